@@ -49,13 +49,13 @@ LEAST = {
 }
 """Required speedup over the loop by hand, by device, precision and size:width."""
 
-MOST_MS = {("cuda", "bf16", "512:128"): 5.0}
+MAX_MS = {("cuda", "bf16", "512:128"): 5.0}
 """Maximum milliseconds per iteration on an H100; measure_gpu.py requires more of an H200."""
 
 MEMORY = 0.6
 """Maximum memory in bf16, as a fraction of that of the loop by hand."""
 
-LEAST_TOGETHER = 6.0
+MIN_TOGETHER = 6.0
 """Required speedup of a batch of 16 over its problems one after the other, on a GPU."""
 
 BOTH = ["bf16", "fp32"]
@@ -117,9 +117,9 @@ def speed(size: int, width: int, precision: str, options: argparse.Namespace) ->
         "ratio": statistics.median(ratios),
         "ratios": ratios,
         "least": LEAST.get(case),
-        "most_ms": MOST_MS.get(case),
+        "most_ms": MAX_MS.get(case),
     }
-    row["kept"] = row["ratio"] >= LEAST.get(case, 0) and ours <= MOST_MS.get(case, float("inf"))
+    row["kept"] = row["ratio"] >= LEAST.get(case, 0) and ours <= MAX_MS.get(case, float("inf"))
     return row
 
 
@@ -178,7 +178,7 @@ def together(count: int, size: int, width: int, precision: str, options: argpars
             state.advance(block)
             seconds.append((clock(options.device) - begin) / block)
         ratios.append(count * seconds[1] / seconds[0])
-    least = LEAST_TOGETHER if options.device == "cuda" else None
+    least = MIN_TOGETHER if options.device == "cuda" else None
     ratio = statistics.median(ratios)
     return {
         "case": f"{count} of {size}×{size}, width {width}, {precision}",

@@ -15,7 +15,7 @@ from statistics import median
 import torch
 
 from dop_lightning.cli.configs.preset_times import probe_state
-from dop_lightning.engine.abreast import Abreast
+from dop_lightning.engine.concurrency import ConcurrentBatches
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.images.presets import PRESETS
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=50, help="iterations per round; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     options = parser.parse_args()
-    threads, together = torch.get_num_threads(), Abreast()
+    threads, together = torch.get_num_threads(), ConcurrentBatches()
 
     def in_turn(states: Sequence[BatchState], iterations: int) -> None:
         for state in states:

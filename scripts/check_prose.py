@@ -143,9 +143,9 @@ def findings(text: str, kind: str = ".md", docstrings: bool = False) -> list[str
 def files() -> list[Path]:
     """Return the documents and modules that are checked."""
     documents = [path for pattern in RULES["documents"] for path in sorted(ROOT.glob(pattern))]
-    later = {ROOT / name for name in RULES["later"]}
+    skipped = {ROOT / name for name in RULES["skipped"]}
     modules = [path for room in RULES["rooms"] for path in sorted((ROOT / room).rglob("*.py"))]
-    return [path for path in [*documents, *modules] if path not in later]
+    return [path for path in [*documents, *modules] if path not in skipped]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

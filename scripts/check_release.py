@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [f"python3.{minor}" for minor in range(11, 20)]
-MOST_SECONDS = 0.5
+MAX_SECONDS = 0.5
 """Maximum time of `dop --help`."""
 
 PLACES = {"data/": "dop_lightning/samples/", "configs/": "dop_lightning/configs/", "dop_lightning/": "dop_lightning/"}
@@ -201,7 +201,7 @@ def check_installed(python: Path, wheel: Path, folder: Path, version: str, failu
         begin = time.perf_counter()
         done = call([dop, "--help"], folder)
         seconds.append(time.perf_counter() - begin)
-    good = done.stdout.startswith("usage: dop VERB") and min(seconds) < MOST_SECONDS
+    good = done.stdout.startswith("usage: dop VERB") and min(seconds) < MAX_SECONDS
     failures.check(good, f"dop --help in {min(seconds):.2f} s, the best of 5", last_line(done))
     done = call([dop, "doctor"], folder)
     failures.check(done.returncode == 0, f"dop doctor: {last_line(done)}")

@@ -37,8 +37,8 @@ from turns import clock
 from dop_lightning.cli.experiments.runner import prepare
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.method import Method
+from dop_lightning.engine.optim.factory import ThetaOptimizer
 from dop_lightning.engine.optim.muon import Muon
-from dop_lightning.engine.optim.of_batch import ThetaOptimizer
 from dop_lightning.engine.steps import GradientDescent, Refinement
 from dop_lightning.lightning.data import ImageDataModule
 from dop_lightning.model.corruption import HadamardCorruption, HyperbolicCorruption
@@ -305,7 +305,7 @@ class Perturbation:
         self.calm, self.state, self.least = candidate.calm, state, math.inf
         self.factors = torch.ones(1)
         if self.calm is not None:
-            state.signal.calm_by(self.factors)
+            state.signal.scale_perturbation(self.factors)
 
     def look(self) -> None:
         """Update the factor, once s has been dropped."""

@@ -37,9 +37,8 @@ from torch import Tensor
 
 from dop_lightning import recover_image
 from dop_lightning.cli.experiments.runner import prepare
-from dop_lightning.engine.at_once import run_batches, run_to_end
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.instant import Interpolation
-from dop_lightning.engine.look import Look
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
 from dop_lightning.engine.rivals import (
@@ -60,6 +59,7 @@ from dop_lightning.engine.rivals import (
     Telea,
 )
 from dop_lightning.engine.run import Listener, Run
+from dop_lightning.engine.runners import run_batches, run_to_end
 from dop_lightning.engine.steps import GradientDescent
 from dop_lightning.foundation.atomic import atomic_json
 from dop_lightning.images.presets import MUON_RATE, PRESETS
@@ -216,8 +216,8 @@ class Best(Listener):
         self.kept: Tensor | None = None
         self.last = truth
 
-    def on_evaluation(self, run: Run, look: Look) -> None:
-        seen = look.evaluation
+    def on_evaluation(self, run: Run, batch: EvaluatedBatch) -> None:
+        seen = batch.evaluation
         self.last = seen.signal[0].clone()
         for signal in (seen.signal, seen.average):
             if signal is not None and (self.kept is None or psnr(signal[0], self.truth) > psnr(self.kept, self.truth)):

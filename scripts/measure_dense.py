@@ -18,7 +18,7 @@ import torch
 from crops import crop_tensor
 from skimage.restoration import estimate_sigma
 
-from dop_lightning.engine.at_once import run_to_end
+from dop_lightning.engine.runners import run_to_end
 from dop_lightning.images.presets import PRESETS, TAU
 from dop_lightning.problems.noise import GaussianNoise, Mixture, SaltAndPepper
 from dop_lightning.problems.problem import Problem

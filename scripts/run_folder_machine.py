@@ -22,7 +22,7 @@ from run_folder_cases import CASES, Case, Level, files, rows, temporary_files, w
 from dop_lightning.runs.copies import copy_of
 from dop_lightning.runs.folder import RunFolder
 
-MOST_PROBLEMS = 3
+MAX_PROBLEMS = 3
 
 IN_USE = "another process (is (using|working)|used this folder)"
 """Messages of a start that finds the folder in use."""
@@ -273,7 +273,7 @@ class RunFolderMachine(RuleBasedStateMachine):
 
     def _grow(self, problems: int) -> None:
         if problems:
-            self.level = self.level._replace(problems=min(MOST_PROBLEMS, self.level.problems + 1))
+            self.level = self.level._replace(problems=min(MAX_PROBLEMS, self.level.problems + 1))
         elif self.case.runs_on:
             self.level = self.level._replace(iterations=2)
 

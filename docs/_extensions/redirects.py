@@ -40,8 +40,8 @@ def keep_anchors(app: Sphinx, page: str, template: str, context: dict[str, Any],
     for old, new in TABLE["anchors"].items():
         (source, _, anchor), (target, _, heading) = old.partition("#"), new.partition("#")
         if source == target == page and "body" in context:
-            section = f'<section id="{heading}">'
-            context["body"] = context["body"].replace(section, f'<span id="{anchor}"></span>{section}')
+            for tag in (f'<section id="{heading}">', f'<span id="{heading}">'):  # headings of modules have two anchors
+                context["body"] = context["body"].replace(tag, f'<span id="{anchor}"></span>{tag}')
 
 
 def write_pages(app: Sphinx, error: Exception | None) -> None:

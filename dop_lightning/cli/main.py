@@ -150,11 +150,11 @@ def _not_utf8(argv: Sequence[str]) -> str:
     """Return the error for arguments that are not UTF-8, as required in configs, tables and folders; empty if valid."""
     for place, argument in enumerate(argv):
         if any("\ud800" <= character <= "\udfff" for character in argument):  # Python's escapes of other bytes
-            from dop_lightning.foundation.names import legible
+            from dop_lightning.foundation.names import printable
 
             flags = [word for word in argv[1:place] if word.startswith("--")]
             follows = f" after {flags[-1]}" if flags else ""
-            got = legible(argument)
+            got = printable(argument)
             return f"argument {place}{follows} must be text in UTF-8, got '{got}'; choose another name"
     return ""
 

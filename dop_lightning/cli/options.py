@@ -11,7 +11,7 @@ DEVICES = {"auto": "auto", "cpu": "cpu", "gpu": "gpu", "cuda": "gpu", "mps": "mp
 METHODS = ("auto", "dop", "projections", "convex")
 """Methods of ``dop separate`` for matrices."""
 
-MAPPED_SHARE = 4
+MAPPED_FRACTION = 4
 """Matrices larger than the memory divided by this number are read in pieces."""
 
 

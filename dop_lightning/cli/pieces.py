@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dop_lightning.cli.options import MAPPED_SHARE, refuse
+from dop_lightning.cli.options import MAPPED_FRACTION, refuse
 from dop_lightning.engine.projections import AlternatingProjections
 from dop_lightning.foundation.atomic import remove_temporary
 from dop_lightning.foundation.checks import at_least
@@ -23,7 +23,7 @@ from dop_lightning.matrices.table_strips import is_table, table_bytes
 from dop_lightning.runs.pieces import add_piece, require_pieces
 from dop_lightning.runs.results import render_table, summary_columns, write_table
 
-UNUSED = {"grey": False, "no_pictures": False, "key": None, "index": None, "truth": None}
+INAPPLICABLE = {"grey": False, "no_pictures": False, "key": None, "index": None, "truth": None}
 """Options that do not apply, and their defaults."""
 
 
@@ -34,7 +34,7 @@ def large_matrices(options: argparse.Namespace) -> list[Place]:
         ValueError: ``--max-memory`` is not a size.
     """
     places = [locate(data) for data in options.data]
-    limit = parse_bytes(options.max_memory) / MAPPED_SHARE
+    limit = parse_bytes(options.max_memory) / MAPPED_FRACTION
     if options.method not in ("auto", "projections") or options.alpha is not None:
         return []
     return places if all(_stored_bytes(place) > limit for place in places) else []
@@ -66,7 +66,7 @@ def checked_names(options: argparse.Namespace, places: Sequence[Place], kind: st
             results contains another run.
     """
     tables = all(is_table(place.path) for place in places)
-    refuse(options, {name: value for name, value in UNUSED.items() if name != "index" or not tables}, kind)
+    refuse(options, {name: value for name, value in INAPPLICABLE.items() if name != "index" or not tables}, kind)
     names = [_name(place) for place in places]
     if len(set(names)) < len(names):
         raise ValueError(f"large matrices must have different names, got {', '.join(sorted(names))}")

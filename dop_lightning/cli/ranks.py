@@ -21,11 +21,11 @@ from dop_lightning.foundation.checks import at_least, one_of
 from dop_lightning.foundation.find import existing_file
 from dop_lightning.foundation.launched import CHILD, PLACE, Place, is_child, is_orphan
 from dop_lightning.foundation.machine import set_threads
-from dop_lightning.foundation.process_group import MEETING, PREFIX, Meeting, joined
+from dop_lightning.foundation.process_group import MEETING_VARIABLE, PREFIX, Meeting, joined
 from dop_lightning.foundation.tracebacks import wants_traceback
 from dop_lightning.foundation.user_paths import user_path
+from dop_lightning.matrices.distributed import Stop, StoppedError, require_rows
 from dop_lightning.matrices.mapped import UnconfirmedError, separate_mapped
-from dop_lightning.matrices.ranked import Stop, StoppedError, require_rows
 from dop_lightning.matrices.storage import places
 from dop_lightning.matrices.storage.formats import STRIP_SUFFIXES, open_matrix, strip_suffix
 from dop_lightning.matrices.table_strips import is_table
@@ -34,13 +34,13 @@ EXIT_FAILED = 2
 
 EXIT_STOPPED = {"SIGINT": 130, "SIGTERM": 143, "orphan": 1}
 
-AGAIN = 2.0
+SECOND_SIGNAL_DELAY = 2.0
 """Seconds after a signal before another one ends this process immediately: one Ctrl-C may be delivered twice."""
 
 PRECEDENCE = 1.0
 """Seconds that a process waits after it lost another one, so that the latter reports its error first."""
 
-GRACE = 20.0
+KILL_DELAY = 20.0
 """Seconds after the failure of a process until the others are killed."""
 
 COMMAND = (sys.executable, "-m", "dop_lightning", "separate")
@@ -132,7 +132,7 @@ def _start(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for rank in range(size):
-            own = {CHILD: str(os.getpid()), PLACE: f"{rank}/{size}/{rank}/{size}", MEETING: name}
+            own = {CHILD: str(os.getpid()), PLACE: f"{rank}/{size}/{rank}/{size}", MEETING_VARIABLE: name}
             # in separate sessions, so that they receive Ctrl-C only once, from this process
             started = subprocess.Popen([*COMMAND, *arguments], env={**os.environ, **own}, start_new_session=True)
             processes.append(started)
@@ -163,7 +163,7 @@ def _wait(processes: Sequence[subprocess.Popen]) -> int | None:
     while True:
         codes = [process.poll() for process in processes]
         if first is None and any(codes):
-            first, deadline = next(rank for rank, code in enumerate(codes) if code), time.monotonic() + GRACE
+            first, deadline = next(rank for rank, code in enumerate(codes) if code), time.monotonic() + KILL_DELAY
         if None not in codes:
             return first
         if time.monotonic() > deadline:
@@ -185,7 +185,7 @@ class _Signals:
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.reason and time.monotonic() - self._came > AGAIN:
+        if self.reason and time.monotonic() - self._came > SECOND_SIGNAL_DELAY:
             raise KeyboardInterrupt
         if not self.reason:
             self.reason = "SIGINT" if number == signal.SIGINT else "SIGTERM"

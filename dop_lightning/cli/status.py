@@ -12,16 +12,16 @@ from pathlib import Path
 from dop_lightning.cli.options import OptionParser
 from dop_lightning.foundation.checks import positive
 from dop_lightning.runs.status import ENDS, STATUSES, RunStatus, read_status
-from dop_lightning.runs.sweeps.plan import aligned
+from dop_lightning.runs.sweeps.plan import align_rows
 
 EXIT_FAILED = 1
 """Exit status if a run or one of its processes has failed."""
 
-MOST_ROWS = 20
+MAX_ROWS = 20
 """Maximum number of problems that are listed for a single run, unless ``--each`` is passed."""
 
 _FIRST = ("failed", "lost", "running", "interrupted", "diverged", "waiting")
-"""Statuses of problems that are listed first if there are more than :data:`MOST_ROWS`."""
+"""Statuses of problems that are listed first if there are more than :data:`MAX_ROWS`."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -85,7 +85,7 @@ def describe(runs: Sequence[RunStatus], each: bool = False) -> str:
         runs: at least one run.
         each: whether to list every problem.
     """
-    parts = [_line(runs[0])] if len(runs) == 1 else [aligned(_rows(runs)), _total(runs)]
+    parts = [_line(runs[0])] if len(runs) == 1 else [align_rows(_rows(runs)), _total(runs)]
     if each or len(runs) == 1:
         parts += [table for status in runs if (table := _problems(status, each, len(runs) > 1))]
     parts += [_trouble(status) for status in runs if status.reason]
@@ -122,13 +122,13 @@ def _problems(status: RunStatus, each: bool, named: bool) -> str:
     if not each:
         by_status = {word: place for place, word in enumerate(_FIRST)}
         order = sorted(range(len(problems)), key=lambda k: by_status.get(problems[k].status, len(_FIRST)))
-        problems = [problems[k] for k in sorted(order[:MOST_ROWS])]
+        problems = [problems[k] for k in sorted(order[:MAX_ROWS])]
     if not problems:
         return ""
     rows = [["problem", "status", "iterations"]]
     rows += [[p.name, p.status, "" if p.iterations is None else str(p.iterations)] for p in problems]
     more = len(status.problems) - len(problems)
-    lines = [*([f"{status.name}:"] if named else []), aligned(rows)]
+    lines = [*([f"{status.name}:"] if named else []), align_rows(rows)]
     return "\n".join([*lines, *([f"… and {more} more; --each lists all"] if more else [])])
 
 

@@ -25,10 +25,10 @@ from dop_lightning.runs.sweeps.ended import Ended
 from dop_lightning.runs.sweeps.points import Point, make_points
 from dop_lightning.runs.sweeps.record import LOG, SWEEP, state
 
-OF_SLURM = ("partition", "hours", "memory", "slurm", "wait")
+SLURM_OPTIONS = ("partition", "hours", "memory", "slurm", "wait")
 """Options for SLURM only."""
 
-OF_CLUSTERS = ("gpus", "cpus")
+CLUSTER_OPTIONS = ("gpus", "cpus")
 """Options for SLURM and Ray."""
 
 HOURS = 12.0
@@ -134,7 +134,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     missing = [point for point in own if states[point.name] not in ("finished", "in the queue")]
     if missing:
         _check_settings(missing)
-    print(plan.counted(states), flush=True)
+    print(plan.count_states(states), flush=True)
     if options.cluster == "slurm":
         return _submit(options, axes, points, missing, queued, sbatch)
     _save(options.out, axes, points)
@@ -244,10 +244,10 @@ def _check(options: argparse.Namespace) -> None:
     for name in ("hours", "memory"):
         if getattr(options, name) is not None:
             positive(name, getattr(options, name))
-    idle = [name for name in OF_SLURM if getattr(options, name) and options.cluster != "slurm"]
+    idle = [name for name in SLURM_OPTIONS if getattr(options, name) and options.cluster != "slurm"]
     if idle:
         raise ValueError(f"--{idle[0]} requires --cluster slurm, got --cluster {options.cluster}")
-    for name, clusters in (*((name, ("slurm", "ray")) for name in OF_CLUSTERS), ("address", ("ray",))):
+    for name, clusters in (*((name, ("slurm", "ray")) for name in CLUSTER_OPTIONS), ("address", ("ray",))):
         if getattr(options, name) is not None and options.cluster not in clusters:
             raise ValueError(f"--{name} requires --cluster {' or '.join(clusters)}, got --cluster {options.cluster}")
     if options.jobs is not None and options.cluster == "debug":
@@ -282,7 +282,7 @@ def _submit(
     jobs = slurm.submit(missing, options.out, settings, sbatch)
     ids = {point.name: job.job_id for point, job in zip(missing, jobs, strict=True)}
     _save(options.out, axes, points, {**queued, **ids})
-    print(plan.aligned([["job", "point"], *([job, name] for name, job in ids.items())]))
+    print(plan.align_rows([["job", "point"], *([job, name] for name, job in ids.items())]))
     if options.wait:
         return _report(options.out, points, slurm.wait(jobs, missing, _tell), 0)
     print(

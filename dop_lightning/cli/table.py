@@ -48,17 +48,17 @@ def run(_: str, arguments: Sequence[str]) -> int:
         raise ValueError(f"--csv must be a file or -, got {options.csv!r}, which is a folder")
     from dop_lightning.foundation.atomic import atomic_text  # torch is imported from here on
     from dop_lightning.runs.results import render_csv, render_markdown, render_table
-    from dop_lightning.runs.tables import many, seeds, summary
+    from dop_lightning.runs.tables import comparison, seeds, summary
     from dop_lightning.runs.tables.latex import render_latex
 
-    runs = many.read_runs(options.runs)
+    runs = comparison.read_runs(options.runs)
     for run in runs:
         if run.missing:
             print(f"{run.name}: {run.missing}", file=sys.stderr)
     groups = seeds.group_over_seeds(runs)
     diverged = sum(result["status"] == "diverged" for group in groups for result in group.results)
     means = not options.each and (options.mean or any(len(group.problems) > 1 for group in groups))
-    rows, first = many.rows_of(runs)
+    rows, first = comparison.rows_of(runs)
     if means and diverged:
         print(f"{diverged} of {len(rows)} problems diverged; means include their last scores", file=sys.stderr)
     if options.csv is not None:
@@ -72,7 +72,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     if means:
         table, columns = summary.table_over_seeds(groups, markdown=bool(form))
     else:
-        table, columns = summary.mark_best(runs, rows, many.short_columns(first, rows), markdown=bool(form))
+        table, columns = summary.mark_best(runs, rows, comparison.short_columns(first, rows), markdown=bool(form))
     if form:
         print(render_latex(table, columns) if options.latex else render_markdown(table, columns))
         return 0

@@ -4,10 +4,10 @@ from dop_lightning.foundation.lazy import lazy_names
 
 TYPE_CHECKING = False  # as in dop_lightning/__init__.py
 if TYPE_CHECKING:
-    from dop_lightning.engine.at_once import run_to_end
     from dop_lightning.engine.descent import BatchState, StepRule
     from dop_lightning.engine.method import Method
     from dop_lightning.engine.run import Listener, Run
+    from dop_lightning.engine.runners import run_to_end
     from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State
 
 PUBLIC = {
@@ -19,7 +19,7 @@ PUBLIC = {
     "Run": "dop_lightning.engine.run",
     "State": "dop_lightning.engine.state",
     "StepRule": "dop_lightning.engine.descent",
-    "run_to_end": "dop_lightning.engine.at_once",
+    "run_to_end": "dop_lightning.engine.runners",
 }
 
 __all__ = [

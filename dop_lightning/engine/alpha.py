@@ -56,7 +56,7 @@ def reveal_time(loss: Loss, rate: float, size: float, corruption: Corruption, pr
         problems: the batch.
         k: position of the problem in the batch.
     """
-    begin = corruption.start_scale(k, None if problems.mask is None else problems.mask[k])
+    begin = corruption.initial_scale(k, None if problems.mask is None else problems.mask[k])
     twice_weight = loss.derivative_(torch.empty_like(problems.observation[:1]))  # 2w
     return math.log(max(math.sqrt(size) / begin, 2.0)) / (2 * twice_weight * rate * size)
 

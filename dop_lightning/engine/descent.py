@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dop_lightning.engine.alpha import default_alphas
 from dop_lightning.engine.automatic import automatic_tau
-from dop_lightning.engine.optim.of_batch import ThetaOptimizer, make_optimizers
+from dop_lightning.engine.optim.factory import ThetaOptimizer, make_optimizers
 from dop_lightning.engine.optim.state import load_optimizer_state, optimizer_state
 from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.snapshot import Snapshot
@@ -23,7 +23,7 @@ from dop_lightning.engine.state import AdvanceInterrupted, Evaluation, State, on
 from dop_lightning.foundation.checks import at_least, one_of
 from dop_lightning.foundation.devices import place_module
 from dop_lightning.foundation.machine import is_out_of_memory
-from dop_lightning.foundation.signatures import made_by, require_result
+from dop_lightning.foundation.signatures import create_part, require_result
 from dop_lightning.model.corruption import Corruption, NoCorruption
 from dop_lightning.model.losses import Loss
 from dop_lightning.model.operators import Operator
@@ -212,9 +212,9 @@ class BatchState(State):
         size = len(problems)
         self.iteration = 0
         self.loss = method.loss
-        self.operator = made_by(method.operator, Operator, problems).to(problems.device)
-        self.signal = place_module(made_by(method.signal, Signal, problems), problems.device)
-        corruption = made_by(method.corruption or NoCorruption, Corruption, problems)
+        self.operator = create_part(method.operator, Operator, problems).to(problems.device)
+        self.signal = place_module(create_part(method.signal, Signal, problems), problems.device)
+        corruption = create_part(method.corruption or NoCorruption, Corruption, problems)
         self.corruption = place_module(corruption, problems.device)
         if self.has_corruption and not list(self.corruption.parameters()):
             raise ValueError(
@@ -262,7 +262,7 @@ class BatchState(State):
         return self.corruption.is_modelled
 
     @property
-    def runs_one_by_one(self) -> bool:
+    def is_sequential(self) -> bool:
         """Whether θ is updated with autograd: on a CPU, the networks of a batch then run one after the other."""
         return not self.closed_form
 

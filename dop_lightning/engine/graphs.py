@@ -4,7 +4,7 @@ An iteration of a network consists of hundreds of short kernels. Launching them 
 needs to run them. A graph stores the kernels with their arguments and memory. It is valid as long as all arrays that
 outlive an iteration keep their addresses (:func:`identity_of`), and the kernels do not depend on the number of the
 iteration. Values that do depend on it (the perturbation of an input) are written into such an array before the
-iteration, by :meth:`~dop_lightning.model.signals.abilities.Perturbed.prepare`.
+iteration, by :meth:`~dop_lightning.model.signals.capabilities.Perturbed.prepare`.
 
 Plain torch. Only :class:`CudaGraphs` needs a GPU; the rest works with any :class:`Backend`.
 """
@@ -20,13 +20,14 @@ from torch import Tensor
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.optim.capturable import is_capturable_optimizer
 from dop_lightning.foundation.machine import is_out_of_memory
+from dop_lightning.foundation.renamed import RenamedAttribute
 
 Work = Callable[[], None]
 
 WARM_UP = 3
 """Iterations before a capture. They select kernels, and allocate workspaces and the state of the optimizer."""
 
-WORTH = 20
+MIN_REPLAYS = 20
 """Minimum number of replays for a capture, which takes about as long as a few iterations without a graph."""
 
 
@@ -125,7 +126,7 @@ class Replay:
         """Whether a graph has been captured. It keeps the memory of a whole iteration."""
         return self._graph is not None
 
-    def is_about(self, identity: Hashable) -> bool:
+    def matches(self, identity: Hashable) -> bool:
         """Return whether the graph was captured with these arrays and settings; true if there is no graph."""
         return self._graph is None or self._identity == identity
 
@@ -142,7 +143,7 @@ class Replay:
         """
         warm = self._warm >= WARM_UP
         # if batches take turns, graphs are released after each block: a short block does not pay for a capture
-        if self._graph is None and self._backend is not None and warm and max(left, self._warm) >= WORTH:
+        if self._graph is None and self._backend is not None and warm and max(left, self._warm) >= MIN_REPLAYS:
             self._capture(self._backend, work, identity)
         if self._graph is not None:
             self._graph()
@@ -174,6 +175,9 @@ class Replay:
         self._identity = None
         self._warm = 0
 
+    # Old names, until version 0.3.
+    is_about = RenamedAttribute("matches")
+
 
 def replay_for(state: BatchState) -> Replay | None:
     """Return the :class:`Replay` of a batch; ``None`` if its iterations do not support graphs."""
@@ -185,7 +189,7 @@ def replay_for(state: BatchState) -> Replay | None:
 
 def iterations_ahead(device: torch.device | str) -> int:
     """Return the number of iterations before the maximum speed is reached."""
-    return WARM_UP + WORTH if torch.device(device).type == "cuda" else 1
+    return WARM_UP + MIN_REPLAYS if torch.device(device).type == "cuda" else 1
 
 
 def is_capturable(state: BatchState) -> bool:

@@ -11,11 +11,11 @@ from dop_lightning.engine.steps.clean_entries.errors import mean_errors
 from dop_lightning.engine.steps.clean_entries.initial import initial, initial_support
 from dop_lightning.engine.steps.clean_entries.joint import Per
 from dop_lightning.engine.steps.clean_entries.support import sample_pixels
-from dop_lightning.engine.steps.refinement import CERTAIN, FORETOLD, SMALL, most_error
+from dop_lightning.engine.steps.refinement import KEPT_PROBABILITY, MAX_REGRESSION_ERROR, SMALL, most_error
 from dop_lightning.foundation.checks import one_of
 from dop_lightning.problems.problem import Problem, scale
 
-LIKELY = 0.5
+MIN_CLEAN_PROBABILITY = 0.5
 """Minimum probability of being clean for an entry to count in the error. With outliers of random values, no entry may
 be certain."""
 
@@ -48,7 +48,7 @@ class Interpolation(ImageFilter):
     True
     """
 
-    largest_abreast: ClassVar[int] = 512 * 512
+    max_concurrent_pixels: ClassVar[int] = 512 * 512
     uses_undamaged: ClassVar[bool] = True
 
     def __init__(self, per: Per = "auto", damage: str = "auto", sign: Sign = "auto") -> None:
@@ -73,17 +73,17 @@ class Interpolation(ImageFilter):
         self.poll()
         clean, estimate = support.clean, support.estimate
         observed = torch.ones_like(found.mask) if problem.mask is None else problem.mask
-        sample = sample_pixels(y) & (clean > LIKELY)
+        sample = sample_pixels(y) & (clean > MIN_CLEAN_PROBABILITY)
         if estimate is None or not support.settled:
-            estimate = interpolate(y, clean, (clean <= CERTAIN) | sample, estimate)
+            estimate = interpolate(y, clean, (clean <= KEPT_PROBABILITY) | sample, estimate)
         if not found.look.decides:
             error, guessed = mean_errors(y, estimate, clean * sample)
-            most = min(max(FORETOLD * guessed, SMALL * size), most_error(y, clean, guessed, size))
+            most = min(max(MAX_REGRESSION_ERROR * guessed, SMALL * size), most_error(y, clean, guessed, size))
             if not error <= most:  # also if the error is nan: no entry is clean
                 clean = observed.to(y.dtype)
         elif problem.noise is not None:
-            estimate = filled(y, estimate, clean > CERTAIN, problem.noise)
+            estimate = filled(y, estimate, clean > KEPT_PROBABILITY, problem.noise)
         mixed = clean * torch.where(observed, y, 0) + (1 - clean) * estimate
-        signal = torch.where(found.flat, found.border, torch.where(clean > CERTAIN, y, mixed))
+        signal = torch.where(found.flat, found.border, torch.where(clean > KEPT_PROBABILITY, y, mixed))
         corrupted = torch.where(found.flat, (y != found.border).to(y.dtype), 1 - clean)
         return Restored(signal, (corrupted * observed).float())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.engine.abreast import Abreast
+from dop_lightning.engine.concurrency import ConcurrentBatches
 from dop_lightning.engine.state import OutOfMemoryError, State
 
 ARRAYS = 8
@@ -60,7 +60,7 @@ def _bytes(tensors: list[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def seconds_an_iteration(
+def seconds_per_iteration(
     state: State,
     least: float = 0.3,
     most: int = 10,
@@ -78,7 +78,7 @@ def seconds_an_iteration(
         ahead: warm-up iterations, in which kernels, memory and graphs are prepared; not measured.
         beside: batches that are advanced concurrently. The measured time is divided by the number of batches.
     """
-    together, at_work = Abreast(), [state, *beside]
+    together, at_work = ConcurrentBatches(), [state, *beside]
 
     def advance(iterations: int) -> None:
         for became in together.advance(at_work, [iterations] * len(at_work)):

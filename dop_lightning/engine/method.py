@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dop_lightning.engine.descent import BatchState, CorruptionFactory, OperatorFactory, SignalFactory, StepRule
-from dop_lightning.engine.optim.of_batch import ThetaOptimizer
+from dop_lightning.engine.optim.factory import ThetaOptimizer
 from dop_lightning.engine.steps import GradientDescent
 from dop_lightning.foundation.signatures import require_arguments, require_part
 from dop_lightning.model.corruption import HadamardCorruption

@@ -7,6 +7,7 @@ import torch
 
 from dop_lightning.engine.outcome import Record, StoredState
 from dop_lightning.engine.state import Procedure, State
+from dop_lightning.foundation.renamed import RenamedAttribute
 from dop_lightning.problems.problem import Problem, ProblemBatch
 
 TILES_AT_WORK = 16
@@ -41,7 +42,8 @@ class Roster:
         records: progress of each problem, by name.
         states: the active batches.
         waiting: unfinished batches that wait for their turn, in this order.
-        resting: batches of problems that are not active: those that left together on a CPU, see also :meth:`rest`.
+        resting: batches of problems that are not active: those that left together on a CPU, see also
+            :meth:`deactivate`.
 
     Raises:
         ValueError: a list of rates has the wrong length.
@@ -73,20 +75,20 @@ class Roster:
             name: label for label, batch in zip(self.labels, self.batches, strict=True) for name in batch.names
         }
         self.records = {name: Record() for name in order if name in self._label_of}
-        alone = {batch.names[0] for batch in self.batches if len(batch) == 1 and (wholes or batch[0].is_tile)}
+        separate = {batch.names[0] for batch in self.batches if len(batch) == 1 and (wholes or batch[0].is_tile)}
         self._at_once = len(self.batches) if at_once is None else at_once
-        self._in_turn = alone if len(alone) > self._at_once else set()
+        self._in_turn = separate if len(separate) > self._at_once else set()
         self._held: tuple[list[State], dict[str, tuple[State, int]]] = ([], {})
         self.states: list[State] = []
         self.resting: list[State] = []
         self.waiting: list[ProblemBatch] = []
         for batch in self.batches:
-            if self.takes_turns(batch.names[0]) and len(self.states) >= self._at_once:
+            if self.waits_for_turn(batch.names[0]) and len(self.states) >= self._at_once:
                 self.waiting.append(batch)
             else:
                 self.states.append(self._new_state(batch))
 
-    def takes_turns(self, name: str) -> bool:
+    def waits_for_turn(self, name: str) -> bool:
         """Return whether a problem waits for its turn if too many others are active."""
         return name in self._in_turn
 
@@ -100,7 +102,7 @@ class Roster:
             tau = [self._tau[name] for name in problems.names]
         return self.method.begin(problems.to(self.device, self.dtype), tau, alpha)
 
-    def is_about(self, batches: Sequence[ProblemBatch]) -> bool:
+    def matches(self, batches: Sequence[ProblemBatch]) -> bool:
         """Return whether these are the same problems in the same batches: names, types and observations."""
         same_batches = [batch.names for batch in batches] == [batch.names for batch in self.batches]
         return same_batches and self.has_problems_of(batches)
@@ -124,7 +126,7 @@ class Roster:
         yield from ((state.problems, state.iteration) for state in self.states)
         yield from ((batch, self.records[batch.names[0]].iteration) for batch in self.waiting)
 
-    def work_on_unfinished(self, maximum: int) -> None:
+    def activate_unfinished(self, maximum: int) -> None:
         """Activate all unfinished problems. Problems of a batch with the same iteration stay together.
 
         Args:
@@ -148,13 +150,13 @@ class Roster:
         holders, waiting = self._holders(), []
         for batch in self.batches:
             name = batch.names[0]
-            if self.takes_turns(name) and name not in holders and not self.records[name].is_finished(maximum):
+            if self.waits_for_turn(name) and name not in holders and not self.records[name].is_finished(maximum):
                 self.records[name].status = "running"
                 waiting.append(batch)
         self.states, self.resting, self.waiting = states, resting, waiting
-        self.begin_waiting()
+        self.activate_waiting()
 
-    def begin_waiting(self) -> list[State]:
+    def activate_waiting(self) -> list[State]:
         """Activate waiting tiles if at most half of the maximum number are active, and return them."""
         begun: list[State] = []
         if len(self.states) > self._at_once // 2:
@@ -170,7 +172,7 @@ class Roster:
             self.states.append(state)
         return begun
 
-    def rest(self) -> None:
+    def deactivate(self) -> None:
         """Move problems that have left from their records to resting batches, to give access to their parameters."""
         at_work, resting = {name for state in self.states for name in state.problems.names}, []
         for state in self.all_states():
@@ -205,7 +207,9 @@ class Roster:
         Tiles that take turns are included only if they are active.
         """
         holders = self._holders()
-        batches = [batch for batch in self.batches if not self.takes_turns(batch.names[0]) or batch.names[0] in holders]
+        batches = [
+            batch for batch in self.batches if not self.waits_for_turn(batch.names[0]) or batch.names[0] in holders
+        ]
         return [state for batch in batches for state in self._states_of(batch, holders)]
 
     def _states_of(self, batch: ProblemBatch, holders: Mapping[str, tuple[State, int]]) -> Iterator[State]:
@@ -228,7 +232,7 @@ class Roster:
                     state.load_problem_state(k, saved)
             yield state
 
-    def alone(self, name: str) -> State:
+    def separate(self, name: str) -> State:
         """Return one problem as a separate batch, in its current state."""
         batch = next(batch for batch in self.batches if name in batch.names)
         holders = self._holders()
@@ -239,7 +243,7 @@ class Roster:
             state.load_problem_state(0, saved)
         return state
 
-    def leave(self, state: State, which: Sequence[int]) -> None:
+    def remove(self, state: State, which: Sequence[int]) -> None:
         """Remove the problems at the positions ``which`` from a batch; the others continue in a smaller one.
 
         On a CPU, a batch that all problems leave is kept, which avoids a copy of its state.
@@ -255,7 +259,7 @@ class Roster:
 
     def _can_rest(self, state: State) -> bool:
         """Return whether a batch can be kept as resting. On a GPU, it would keep memory that others need."""
-        if self.takes_turns(state.problems.names[0]):
+        if self.waits_for_turn(state.problems.names[0]):
             return False
         reached = {self.records[name].iteration for name in state.problems.names}
         return self.device.type == "cpu" and reached == {state.iteration}
@@ -265,7 +269,7 @@ class Roster:
 
     def _remember(self, state: State, k: int) -> None:
         """Copy the state of a problem to its record."""
-        if self.takes_turns(state.problems.names[k]):
+        if self.waits_for_turn(state.problems.names[k]):
             state.release()
         record = self.records[state.problems.names[k]]
         record.state = {**state.problem_state(k), "iteration": record.iteration}
@@ -290,7 +294,7 @@ class Roster:
         """Return record and state of every problem, by batch label and name: tensors on the CPU and plain numbers."""
         return {label: self.save_batch(label) for label in self.labels}
 
-    def put_away(self, name: str, stored: StoredState) -> None:
+    def store_state(self, name: str, stored: StoredState) -> None:
         """Replace the state in the record of a problem, if any, by its stored copy."""
         if self.records[name].state is not None:
             self.records[name].state = stored
@@ -322,7 +326,7 @@ class Roster:
             "scores": dict(record.scores),
         }
 
-    def has_left(self, name: str) -> bool:
+    def is_inactive(self, name: str) -> bool:
         """Return whether a problem has begun and is not active."""
         return self.records[name].state is not None or any(name in state.problems.names for state in self.resting)
 
@@ -349,7 +353,7 @@ class Roster:
     def load(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
         """Load saved records and states by name, see :meth:`entries`. Missing problems keep their current records.
 
-        No problem is active afterwards; call :meth:`work_on_unfinished`.
+        No problem is active afterwards; call :meth:`activate_unfinished`.
         """
         self.states, self.resting, self.waiting = [], [], []
         for name, record in self.records.items():
@@ -372,7 +376,7 @@ class Roster:
         if name in holders:
             state, k = holders[name]
             return {**state.problem_state(k), "iteration": state.iteration}
-        if self.takes_turns(name) and self.records[name].state is None and self.records[name].iteration == 0:
+        if self.waits_for_turn(name) and self.records[name].state is None and self.records[name].iteration == 0:
             return self._waiting_state(name)
         return self.records[name].loaded_state()
 
@@ -385,6 +389,17 @@ class Roster:
         """Yield the signals and corruptions of the active and resting batches."""
         for state in (*self.states, *self.resting):
             yield from state.modules
+
+    # Old names, until version 0.3.
+    takes_turns = RenamedAttribute("waits_for_turn")
+    is_about = RenamedAttribute("matches")
+    work_on_unfinished = RenamedAttribute("activate_unfinished")
+    begin_waiting = RenamedAttribute("activate_waiting")
+    rest = RenamedAttribute("deactivate")
+    alone = RenamedAttribute("separate")
+    leave = RenamedAttribute("remove")
+    put_away = RenamedAttribute("store_state")
+    has_left = RenamedAttribute("is_inactive")
 
 
 def _is_same(a: Problem, b: Problem) -> bool:

@@ -15,12 +15,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.abreast import Abreast, threads_of, turns
-from dop_lightning.engine.look import Ending, Look
+from dop_lightning.engine.concurrency import ConcurrentBatches, concurrent_groups, threads_of
+from dop_lightning.engine.evaluated import Ending, EvaluatedBatch
 from dop_lightning.engine.outcome import Outcome, Record, Status
 from dop_lightning.engine.roster import Roster
 from dop_lightning.engine.state import AdvanceInterrupted, Evaluation, OutOfMemoryError, State
 from dop_lightning.foundation.checks import at_least
+from dop_lightning.foundation.renamed import RenamedAttribute
 from dop_lightning.problems.custom_metrics import CustomMetrics
 from dop_lightning.problems.scoring import Scorer
 
@@ -43,7 +44,7 @@ class Listener:
     def on_evaluating(self, run: "Run") -> None:
         """Called when an evaluation begins."""
 
-    def on_evaluation(self, run: "Run", look: Look) -> None:
+    def on_evaluation(self, run: "Run", batch: EvaluatedBatch) -> None:
         """Called for each batch of an evaluation. Call ``run.stop`` to end its problems after this evaluation."""
 
     def on_evaluated(self, run: "Run") -> None:
@@ -104,7 +105,7 @@ class Run:
         self._scorers: WeakKeyDictionary[State, Scorer] = WeakKeyDictionary()
         self._stopping: dict[str, Status] = {}
         self._going_back: dict[str, Mapping[str, Any]] = {}
-        self._abreast = Abreast()
+        self._abreast = ConcurrentBatches()
         self._have_states_changed = False
 
     @property
@@ -138,7 +139,7 @@ class Run:
             ValueError: a custom metric fails on the initial state of a problem.
         """
         self._stopping, self._going_back = {}, {}
-        self.roster.work_on_unfinished(self.maximum)
+        self.roster.activate_unfinished(self.maximum)
         for state in self.states:
             state.resume()
         if self.metrics:
@@ -170,7 +171,7 @@ class Run:
         end = self.block_end(min((state.iteration for state in self.states), default=start))
         self.has_evaluated = False
         behind = [state for state in self.states if state.iteration < end]
-        for turn in turns(behind, torch.get_num_threads()):
+        for turn in concurrent_groups(behind, torch.get_num_threads()):
             if self._interrupted():
                 break  # there may be many batches; they can resume from different iterations
             self._advance(turn, end)
@@ -190,7 +191,7 @@ class Run:
     def _begin_waiting(self) -> None:
         """Replace tiles that have ended by waiting ones."""
         if self.roster.waiting and not self._interrupted():
-            for state in self.roster.begin_waiting():
+            for state in self.roster.activate_waiting():
                 state.resume()
                 self._have_states_changed = True
             self._tell_changes()
@@ -205,7 +206,7 @@ class Run:
                 self.records[name].ended = True
                 self.stop(name, status)
             if self._stopping:
-                self._end_stopped(state, Look(state, self.scorer))
+                self._end_stopped(state, EvaluatedBatch(state, self.scorer))
 
     def block_end(self, start: int) -> int:
         """Return the iteration at which a block that begins at iteration ``start`` ends.
@@ -251,10 +252,10 @@ class Run:
             for k in diverged:
                 self.stop(state.problems.names[k], "diverged")
             reached, state.iteration = state.iteration, at  # diverged problems are scored in their restored state
-            look = Look(state, self.scorer)
-            _ = look.evaluation
+            batch = EvaluatedBatch(state, self.scorer)
+            _ = batch.evaluation
             state.iteration = reached
-            self._end_stopped(state, look, diverged)
+            self._end_stopped(state, batch, diverged)
 
     def _split(self, state: State, error: OutOfMemoryError) -> None:
         """Replace a batch by its halves, which does not affect the results."""
@@ -277,13 +278,13 @@ class Run:
                 continue  # the batch was ahead after an earlier run
             for record in records:
                 record.evaluated = end
-            look = Look(state, self.scorer)
+            batch = EvaluatedBatch(state, self.scorer)
             for listener in self.listeners:
-                listener.on_evaluation(self, look)
+                listener.on_evaluation(self, batch)
             if last:
                 for name in state.problems.names:
                     self._stopping.setdefault(name, "done")
-            self._end_stopped(state, look)
+            self._end_stopped(state, batch)
         self._tell_changes()
         for listener in self.listeners:
             listener.on_evaluated(self)
@@ -319,24 +320,24 @@ class Run:
                 for name in state.problems.names:
                     self.records[name].ended = for_good
                     self.stop(name, "done")
-                self._end_stopped(state, Look(state, self.scorer))
-            self._have_states_changed = bool(self.roster.begin_waiting()) or self._have_states_changed
+                self._end_stopped(state, EvaluatedBatch(state, self.scorer))
+            self._have_states_changed = bool(self.roster.activate_waiting()) or self._have_states_changed
         self._tell_changes()
 
-    def cut(self) -> None:
+    def abort_block(self) -> None:
         """Abort the current block; for signal handlers. Interrupted batches return to their state before the block.
 
         Raises:
             AdvanceInterrupted: a batch is being advanced in this thread; its method ``advance`` catches the error.
         """
-        cut: AdvanceInterrupted | None = None
+        abort_block: AdvanceInterrupted | None = None
         for state in self.states:
             try:
                 state.interrupt()
             except AdvanceInterrupted as error:
-                cut = error
-        if cut is not None:
-            raise cut
+                abort_block = error
+        if abort_block is not None:
+            raise abort_block
 
     def interrupt(self) -> None:
         """End all active problems in their current state, as ``interrupted``. They stay in their batches."""
@@ -351,22 +352,22 @@ class Run:
         for batch in self.roster.waiting:
             self.records[batch.names[0]].status = "interrupted"
 
-    def _end_stopped(self, state: State, look: Look, which: Sequence[int] | None = None) -> None:
+    def _end_stopped(self, state: State, batch: EvaluatedBatch, which: Sequence[int] | None = None) -> None:
         """End the stopped problems of a batch, or only those at the positions ``which``."""
         names = state.problems.names
         places = range(len(state)) if which is None else which
         ends = {k: self._stopping.pop(names[k]) for k in places if names[k] in self._stopping}
         if not ends:
             return
-        ending = Ending(state, self.scorer, self.records, ends, look)
+        ending = Ending(state, self.scorer, self.records, ends, batch)
         if any(names[k] in self._going_back for k in ends):
-            gone_back = Look(state, self.scorer, self._go_back(state, look.evaluation, ends))
+            gone_back = EvaluatedBatch(state, self.scorer, self._go_back(state, batch.evaluation, ends))
             ending = Ending(state, self.scorer, self.records, ends, gone_back)
         for k, status in ends.items():
             self.records[names[k]].status = status
         for listener in self.listeners:
             listener.on_end(self, ending)
-        self.roster.leave(state, list(ends))
+        self.roster.remove(state, list(ends))
         self._scorers.pop(state, None)
         state.release()
         self._have_states_changed = True
@@ -400,5 +401,8 @@ class Run:
 
     def outcome_of(self, name: str) -> Outcome:
         """Return the outcome of one problem in its current state, active or not."""
-        alone = self.roster.alone(name)
+        alone = self.roster.separate(name)
         return next(Ending(alone, self.scorer, self.records, {0: self.records[name].status}).outcomes())
+
+    # Old names, until version 0.3.
+    cut = RenamedAttribute("abort_block")

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from dop_lightning.engine.outcome import Status
 from dop_lightning.foundation.checks import positive
+from dop_lightning.foundation.renamed import RenamedAttribute
 from dop_lightning.model.corruption import Corruption
 from dop_lightning.model.signals.base import Signal
 from dop_lightning.problems.problem import Attribute, ProblemBatch
@@ -59,8 +60,8 @@ class State(ABC):
         alpha: ratio of the learning rates of each problem, ``λ = 1/α``.
         optimizers: the optimizers, if any.
         signal: φ(θ); ``None`` if X itself is the unknown.
-        largest_abreast: maximum number of pixels of tiles that run concurrently on a CPU, with one thread each. Larger
-            tiles benefit from several threads, and need more memory.
+        max_concurrent_pixels: maximum number of pixels of tiles that run concurrently on a CPU, with one thread each.
+            Larger tiles benefit from several threads, and need more memory.
         corruption: s as a module; ``None`` if s itself is the unknown.
     """
 
@@ -70,7 +71,7 @@ class State(ABC):
     alpha: list[float]
     optimizers: list[Optimizer]
     signal: Signal | None = None
-    largest_abreast: int = 256 * 256
+    max_concurrent_pixels: int = 256 * 256
     corruption: Corruption | None = None
     _is_interrupted: bool = False
     _worker: int | None = None
@@ -89,7 +90,7 @@ class State(ABC):
         return self.has_corruption
 
     @property
-    def runs_one_by_one(self) -> bool:
+    def is_sequential(self) -> bool:
         """Whether a CPU processes the problems of a batch one after the other, so that batching does not save time."""
         return False
 
@@ -191,6 +192,10 @@ class State(ABC):
     def select(self, keep: Sequence[int]) -> Self:
         """Return the problems at the positions ``keep`` as a separate batch, in their current state."""
 
+    # Old names, until version 0.3.
+    largest_abreast = RenamedAttribute("max_concurrent_pixels")
+    runs_one_by_one = RenamedAttribute("is_sequential")
+
 
 class RatelessState(State):
     """State of K problems for methods without learning rates, which process one problem after the other.
@@ -217,7 +222,7 @@ class RatelessState(State):
         return False
 
     @property
-    def runs_one_by_one(self) -> bool:
+    def is_sequential(self) -> bool:
         """True: problems are processed one after the other."""
         return True
 

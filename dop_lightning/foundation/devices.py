@@ -77,7 +77,7 @@ def without_device_modes(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def single_by_default() -> Iterator[None]:
+def default_to_float32() -> Iterator[None]:
     """Use float32 as the default dtype, whatever a Trainer has set: random initial values of layers depend on it."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)

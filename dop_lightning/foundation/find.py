@@ -9,7 +9,7 @@ from pathlib import Path
 from dop_lightning.foundation.nearest import did_you_mean, nearest
 from dop_lightning.foundation.user_paths import user_path
 
-MOST_COMPARED = 1000
+MAX_COMPARED = 1000
 """Maximum number of files in a folder that are compared with a name that does not exist, to suggest another."""
 
 Patterns = str | Path | Sequence[str | Path]
@@ -92,7 +92,7 @@ def _find(entry: str | Path, suffixes: Sequence[str], samples: Mapping[str, Path
 def _alike(path: Path) -> str:
     """Return the end of a message that suggests a file in the same folder with a similar name, if any."""
     try:
-        names = [other.name for other in itertools.islice(path.parent.iterdir(), MOST_COMPARED)]
+        names = [other.name for other in itertools.islice(path.parent.iterdir(), MAX_COMPARED)]
     except OSError:
         return ""
     close = nearest(path.name, names)

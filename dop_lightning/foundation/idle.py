@@ -9,7 +9,7 @@ import psutil
 SECONDS = 0.2
 """Duration of a measurement in seconds. The system counts in hundredths of a second."""
 
-TRIES = 3
+MAX_MEASUREMENTS = 3
 """Maximum number of measurements on a busy machine, to ignore short bursts of load."""
 
 Times = Sequence[tuple[float, float]]
@@ -37,13 +37,13 @@ def idle_cores(before: Times, after: Times) -> float:
 
 
 def measure_idle_cores(enough: float) -> float:
-    """Measure the number of idle cores: the maximum of up to :data:`TRIES` measurements.
+    """Measure the number of idle cores: the maximum of up to :data:`MAX_MEASUREMENTS` measurements.
 
     Args:
         enough: number of idle cores that ends the measurements early.
     """
     most = 0.0
-    for _ in range(TRIES):
+    for _ in range(MAX_MEASUREMENTS):
         before = core_times()
         time.sleep(SECONDS)
         most = max(most, idle_cores(before, core_times()))

@@ -20,7 +20,7 @@ START = "DOP_START"
 COMPLETION_INDEX = "JOB_COMPLETION_INDEX"
 """Index of the pod, starting at 0, set by Kubernetes in the pods of an indexed Job."""
 
-TAKEN = "DOP_TAKEN"
+BATCHES_VARIABLE = "DOP_TAKEN"
 """Comma-separated indices of the batches assigned to this process, to take over work of a dead process or as a Ray
 task. Empty for the process that assigns all batches to others."""
 
@@ -34,12 +34,14 @@ def taken_batches() -> list[int] | None:
     Raises:
         ValueError: ``DOP_TAKEN`` does not contain integers.
     """
-    given = os.environ.get(TAKEN)
+    given = os.environ.get(BATCHES_VARIABLE)
     if given is None:
         return None
     numbers = [number for number in given.split(",") if number]
     if not all(map(_is_number, numbers)):
-        raise ValueError(f"the environment variable {TAKEN} must hold integers separated by commas, got {given!r}")
+        raise ValueError(
+            f"the environment variable {BATCHES_VARIABLE} must hold integers separated by commas, got {given!r}"
+        )
     return [int(number) for number in numbers]
 
 

@@ -1,13 +1,16 @@
-"""Old names of modules, which work with a ``DeprecationWarning`` until version 0.3.
+"""Old names of modules, functions, classes and constants, which work with a ``DeprecationWarning`` until version 0.3.
 
-In version 0.1, all modules were at the root of the package. :func:`install` adds a finder to :data:`sys.meta_path` that
-resolves ``import dop_lightning.noise``, ``from dop_lightning.noise import SaltAndPepper`` and the class paths of YAML
-files to the current modules. An old name gives the same module object as the new one, so that classes are identical.
+In version 0.1, all modules were at the root of the package; others were renamed during the development of version 0.2.
+:func:`install` adds a finder to :data:`sys.meta_path` that resolves ``import dop_lightning.noise``, ``from
+dop_lightning.noise import SaltAndPepper`` and the class paths of YAML files to the current modules. An old name gives
+the same module object as the new one, so that classes are identical.
 """
 
 import sys
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
+
+from dop_lightning.foundation.names_of_0_2 import MODULES_OF_0_2, NAMES_OF_0_2
 
 TYPE_CHECKING = False  # as in dop_lightning/__init__.py
 if TYPE_CHECKING:
@@ -98,7 +101,7 @@ MODULES = {
     "recovery_callback": "lightning.recovery_callback",
     "regression": "engine.robust_codes",
     "reporting.html": "runs.report",
-    "reporting.many": "runs.tables.many",
+    "reporting.many": "runs.tables.comparison",
     "reporting.merge": "runs.curves",
     "reporting.mosaics": "runs.mosaics",
     "reporting.results": "runs.results",
@@ -131,15 +134,18 @@ NAMES = {
     "amounts": {"in_bytes": "foundation.units:format_bytes", "in_words": "foundation.units:format_duration"},
     "api": dict.fromkeys(("Recovery", "RobustPCA", "recover_image"), ""),
     "api.devices": {"settle_device": "foundation.devices:resolve_device"},
-    "batching": {"SHARE_OF_MEMORY": "lightning.strategies.batching:SHARE_FOR_BATCHES"},
+    "batching": {"SHARE_OF_MEMORY": "lightning.strategies.batching:MEMORY_FRACTION"},
     "callbacks": {"DualCertificate": "paper.certificate_callback"},
     "cli": {},
     "commands": {},
-    "cost": {"SHARE_OF_MEMORY": "images.cost:SHARE_FOR_IMAGES", "seconds_an_iteration": "engine.measure"},
+    "cost": {
+        "SHARE_OF_MEMORY": "images.cost:MEMORY_FRACTION",
+        "seconds_an_iteration": "engine.measure:seconds_per_iteration",
+    },
     "engine": {
         "advance": "engine.descent",
         **dict.fromkeys(("CorruptionFactory", "OperatorFactory", "SignalFactory"), "engine.descent"),
-        "ThetaOptimizer": "engine.optim.of_batch",
+        "ThetaOptimizer": "engine.optim.factory",
         "one_a_problem": "engine.state:one_per_problem",
     },
     "files": {
@@ -156,7 +162,10 @@ NAMES = {
         ),
     },
     "graphs": {"make_capturable": "engine.optim.capturable"},
-    "problems": dict.fromkeys(("Attribute", "form_batches", "of_one_shape", "rename", "scale"), "problems.problem"),
+    "problems": {
+        **dict.fromkeys(("Attribute", "form_batches", "rename", "scale"), "problems.problem"),
+        "of_one_shape": "problems.problem:group_by_shape",
+    },
     "reporting": {},
     "reporting.many": {"find_runs": "runs.find"},
     "runs": {
@@ -176,6 +185,8 @@ NAMES = {
 If the name itself changed, the new name follows the module after a colon.
 """
 
+MODULES.update(MODULES_OF_0_2)
+
 SCATTERED = ("api", "commands", "files", "reporting")
 """Old packages whose modules moved to several packages."""
 
@@ -191,6 +202,17 @@ def new_name(old: str) -> str | None:
     return MODULES[head] + tail
 
 
+def _place_of(module: str, name: str) -> str | None:
+    """Return the entry of an old name in :data:`NAMES`, or that of a name that changed in its module."""
+    if (place := NAMES.get(module, {}).get(name)) is not None:
+        return place
+    current = new_name(module) or module
+    renamed = NAMES_OF_0_2.get(current, {}).get(name)
+    if renamed is not None:
+        return f"{current}:{renamed}"
+    return next((NAMES[old][name] for old in NAMES if name in NAMES[old] and new_name(old) == current), None)
+
+
 def new_class_path(path: str) -> str:
     """Return the current class path for an old one. Other class paths are returned unchanged.
 
@@ -198,7 +220,7 @@ def new_class_path(path: str) -> str:
     'dop_lightning.problems.noise.GrossOutliers'
     """
     module, _, name = path.removeprefix(f"{PACKAGE}.").rpartition(".")
-    place = NAMES.get(module, {}).get(name, new_name(module))
+    place = _place_of(module, name) or new_name(module)
     if place is None or not path.startswith(f"{PACKAGE}."):
         return path
     return ".".join(_new_place(place, name))
@@ -218,12 +240,12 @@ def new_class_paths(config: str) -> str:
 
 
 def moved_name(module: str, name: str) -> object:
-    """Return an object by its name in version 0.1.
+    """Return an object by its old name.
 
     Raises:
         AttributeError: the module did not have this name.
     """
-    place = NAMES.get(module.removeprefix(f"{PACKAGE}."), {}).get(name)
+    place = _place_of(module.removeprefix(f"{PACKAGE}."), name)
     if place is None:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     from importlib import import_module
@@ -242,17 +264,22 @@ def install() -> None:
 
 
 class MovedModules:
-    """Finder of modules by their names in version 0.1."""
+    """Finder of modules by their old names, and of modules that have old names of their content."""
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the spec of an old name, or ``None`` for all other names."""
+        """Return the spec of an old name, or of a module with old names; ``None`` for all others."""
         package, _, old = name.partition(".")
         if package != PACKAGE:
             return None
         if old in SCATTERED:
             return ModuleSpec(name, _Scattered(), is_package=True)
+        if old in NAMES_OF_0_2 and target is None:
+            spec = PathFinder.find_spec(name, path)
+            if spec is not None and type(spec.loader) is SourceFileLoader:
+                spec.loader = _WithOldNames(name, spec.loader.path)
+            return spec
         new = new_name(old)
         return None if new is None else ModuleSpec(name, _Alias(old, new))
 
@@ -276,6 +303,15 @@ class _Alias(Loader):
         if self.old in NAMES:
             found.__dict__.setdefault("__getattr__", _names_of(module.__name__))
         sys.modules[module.__name__] = found
+
+
+class _WithOldNames(SourceFileLoader):
+    """Loader of a current module that adds a ``__getattr__`` for the old names of its content."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Load the module."""
+        super().exec_module(module)
+        module.__dict__.setdefault("__getattr__", _names_of(module.__name__))
 
 
 class _Scattered(Loader):

@@ -49,7 +49,7 @@ def _trimmed(name: str, longest: int) -> str:
     return name.encode()[:longest].decode(errors="ignore").rstrip("._-")
 
 
-def legible(text: str) -> str:
+def printable(text: str) -> str:
     r"""Return a file name as text that can be encoded and fits on one line.
 
     Control characters, and bytes that are not valid UTF-8 (lone surrogates in Python), are replaced by U+FFFD.

@@ -19,13 +19,13 @@ import torch.distributed as dist
 from dop_lightning.foundation.atomic import atomic_json
 from dop_lightning.foundation.launched import Place, is_orphan
 
-MEETING = "DOP_MEETING"
+MEETING_VARIABLE = "DOP_MEETING"
 """Name of the :class:`Meeting`, set for processes that were started together on this machine."""
 
 PREFIX = ".ranks-"
 """Prefix of the names of all files created here."""
 
-PATIENCE = 600.0
+JOIN_TIMEOUT = 600.0
 """Maximum time in seconds that a process waits for the others at the start."""
 
 SLOWEST = timedelta(hours=2)
@@ -52,7 +52,7 @@ class Meeting:
     def __init__(self, folder: Path, place: Place) -> None:
         self.folder, self.place = folder, place
         folder.mkdir(parents=True, exist_ok=True)
-        self.name = os.environ.get(MEETING) or self._meet()
+        self.name = os.environ.get(MEETING_VARIABLE) or self._meet()
 
     def _file(self, what: str) -> Path:
         return self.folder / f"{PREFIX}{what}"
@@ -63,7 +63,7 @@ class Meeting:
         Each process writes a random token. Rank 0 answers with a name and all tokens that it has seen, until all
         processes have confirmed the name. A process accepts an answer only if it contains its own token.
         """
-        own, end = secrets.token_hex(16), time.monotonic() + PATIENCE
+        own, end = secrets.token_hex(16), time.monotonic() + JOIN_TIMEOUT
         if self.place.rank > 0:
             return self._ask(own, end)
         for old in self.folder.glob(f"{PREFIX}*"):
@@ -111,7 +111,7 @@ class Meeting:
         if time.monotonic() > end:
             raise ValueError(
                 f"rank {self.place.rank}: not all {self.place.size} processes have written to {self.folder} within "
-                f"{PATIENCE:.0f} s; check that all of them can access this folder"
+                f"{JOIN_TIMEOUT:.0f} s; check that all of them can access this folder"
             )
         time.sleep(PAUSE)
 

@@ -64,7 +64,7 @@ def require_part(name: str, part: object, base: type) -> None:
         raise ValueError(problem)
 
 
-def made_by(factory: Callable[..., T], kind: type, *arguments: object) -> T:
+def create_part(factory: Callable[..., T], kind: type, *arguments: object) -> T:
     """Call a user-defined factory, and return the part that it creates.
 
     Args:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dop_lightning.foundation.idle import measure_idle_cores
 from dop_lightning.foundation.machine import requested_threads, usable_cores
 
-PARTLY_IDLE = 0.6
+MIN_IDLE_FRACTION = 0.6
 """Minimum idle fraction of a core at which it is used."""
 
 
@@ -40,16 +40,16 @@ def choose_threads(recorded: int | None = None, is_resumed: bool = False) -> Thr
         return _keep(recorded, usable)
     if usable == 1 or is_resumed:
         return ThreadChoice(usable)
-    return leave_busy_cores(usable, measure_idle_cores(usable - 1 + PARTLY_IDLE))
+    return avoid_busy_cores(usable, measure_idle_cores(usable - 1 + MIN_IDLE_FRACTION))
 
 
-def leave_busy_cores(usable: int, idle: float) -> ThreadChoice:
+def avoid_busy_cores(usable: int, idle: float) -> ThreadChoice:
     """Return the number of threads for a number of idle cores, from 1 to the number of usable cores.
 
-    >>> leave_busy_cores(8, 7.7).threads, leave_busy_cores(8, 5.2).threads, leave_busy_cores(2, 0.1).threads
+    >>> avoid_busy_cores(8, 7.7).threads, avoid_busy_cores(8, 5.2).threads, avoid_busy_cores(2, 0.1).threads
     (8, 5, 1)
     """
-    threads = min(usable, max(1, math.floor(idle) + (idle % 1 >= PARTLY_IDLE)))
+    threads = min(usable, max(1, math.floor(idle) + (idle % 1 >= MIN_IDLE_FRACTION)))
     if threads == usable:
         return ThreadChoice(threads)
     return ThreadChoice(

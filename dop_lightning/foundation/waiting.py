@@ -3,7 +3,7 @@
 import os
 from collections.abc import MutableMapping
 
-SPINS = "10000"
+SPIN_COUNT = "10000"
 """Number of spins. The default is so large that on a busy machine, waiting threads take cores from working ones."""
 
 CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
@@ -11,10 +11,10 @@ CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Limit spinning to :data:`SPINS`, unless the user has set it. Only effective before PyTorch is imported.
+    """Limit spinning to :data:`SPIN_COUNT`, unless the user has set it. Only effective before PyTorch is imported.
 
     Args:
         environment: environment of this process, or of one to be started.
     """
     if not any(name in environment for name in CHOICES):
-        environment["GOMP_SPINCOUNT"] = SPINS
+        environment["GOMP_SPINCOUNT"] = SPIN_COUNT

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dop_lightning.engine.abreast import is_small
+from dop_lightning.engine.concurrency import is_small
 from dop_lightning.engine.instant import Interpolation
 from dop_lightning.engine.roster import TILES_AT_WORK
 from dop_lightning.foundation.machine import available_memory, has_bfloat16_units
@@ -19,7 +19,7 @@ from dop_lightning.images.tiles import cover
 from dop_lightning.model.signals.unet import kernels
 from dop_lightning.model.signals.unet.skip_network import working_size
 
-BYTES_A_PIXEL = {
+BYTES_PER_PIXEL = {
     "plain": {False: (1609.0, 86.1), True: (1154.0, 57.6)},
     "fused": {False: (639.0, 48.7), True: (372.0, 24.7)},
 }
@@ -42,7 +42,7 @@ SAFETY = 1.25
 PROCESS = 750 * 2**20
 """Bytes used by Python, PyTorch and Lightning."""
 
-SHARE_FOR_IMAGES = 0.8
+MEMORY_FRACTION = 0.8
 """Default fraction of the free memory that the recovery of images may use."""
 
 TILES = (512, 384, 256, 192, 128, 96, 64)
@@ -57,7 +57,7 @@ def run_memory(
     """Return the number of bytes that a run needs.
 
     Whole images and a limited number of tiles have a network at a time, and one of them iterates. Small tiles iterate
-    in parallel, one per thread (:mod:`dop_lightning.engine.abreast`).
+    in parallel, one per thread (:mod:`dop_lightning.engine.concurrency`).
 
     Args:
         shapes: (C, H, W) of the images.
@@ -67,7 +67,7 @@ def run_memory(
         fused: whether the network uses :mod:`dop_lightning.model.signals.unet.kernels`.
         threads: number of CPU threads; 1 on a GPU.
     """
-    fixed, slope = BYTES_A_PIXEL["fused" if fused else "plain"][bf16]
+    fixed, slope = BYTES_PER_PIXEL["fused" if fused else "plain"][bf16]
     kept, working = 0.0, 0.0
     parts: list[float] = []  # bytes of each tile or whole image with a network; they iterate in turn
     for c, h, w in shapes:
@@ -75,7 +75,9 @@ def run_memory(
         if width == 0:
             kept += c * len(grid.places) * math.prod(grid.tile) * BYTES_OF_FILTER["tile"]
             kept += c * h * w * BYTES_OF_FILTER["whole"]
-            at_once = min(threads, len(grid.places)) if math.prod(grid.tile) <= Interpolation.largest_abreast else 1
+            at_once = (
+                min(threads, len(grid.places)) if math.prod(grid.tile) <= Interpolation.max_concurrent_pixels else 1
+            )
             working = max(working, at_once * BYTES_OF_FILTER["working"] * math.prod(grid.tile))
             continue
         pixels = math.prod(working_size(grid.tile))
@@ -180,12 +182,12 @@ class RecoveryCost:
         Returns ``None`` to recover images whole: the preset has no tiles or no image is large, and all images fit.
 
         Args:
-            limit: bytes, ``None`` for :data:`SHARE_FOR_IMAGES` of the free memory.
+            limit: bytes, ``None`` for :data:`MEMORY_FRACTION` of the free memory.
 
         Raises:
             ValueError: even the smallest tiles do not fit.
         """
-        free = limit or round(SHARE_FOR_IMAGES * available_memory(self.device))
+        free = limit or round(MEMORY_FRACTION * available_memory(self.device))
         wanted = self.preset.tile_for(max(max(shape[1:]) for shape in self.shapes))
         if wanted is not None and self.memory(wanted) <= free:
             return wanted

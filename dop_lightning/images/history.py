@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from dop_lightning.engine.look import Ending, Look
+from dop_lightning.engine.evaluated import Ending, EvaluatedBatch
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.run import Listener, Run
 from dop_lightning.engine.state import State
 from dop_lightning.images.progress import Report
 
-EVERY = 50
+ITERATIONS_PER_ENTRY = 50
 """Iterations between two entries of a history: an evaluation takes less than half an iteration."""
 
 History = dict[str, list[float]]
@@ -41,13 +41,13 @@ class HistoryListener(Listener):
         curve = self.curves.get(state.problems.names[0], {})
         self._report(iterations, next(reversed(curve.values()), {}))
 
-    def on_evaluation(self, run: Run, look: Look) -> None:
+    def on_evaluation(self, run: Run, batch: EvaluatedBatch) -> None:
         """Record the scores."""
-        self._note(look)
+        self._note(batch)
 
-    def _note(self, look: Look) -> None:
-        for name, scores in zip(look.problems.names, look.scores, strict=True):
-            self.curves.setdefault(name, {})[look.evaluation.iteration] = scores
+    def _note(self, batch: EvaluatedBatch) -> None:
+        for name, scores in zip(batch.problems.names, batch.scores, strict=True):
+            self.curves.setdefault(name, {})[batch.evaluation.iteration] = scores
 
     def on_end(self, run: Run, ending: Ending) -> None:
         """Record the last scores and the outcome. Images interrupted before their first iteration have no outcome."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from dop_lightning.engine.look import Ending, Look
+from dop_lightning.engine.evaluated import Ending, EvaluatedBatch
 from dop_lightning.engine.run import Listener, Run
 from dop_lightning.engine.state import State
 from dop_lightning.images.pictures import Picture
@@ -11,7 +11,7 @@ from dop_lightning.images.preview import Preview
 from dop_lightning.images.tiles import Mosaic, Place
 from dop_lightning.problems.problem import Problem
 
-EVERY = 1.0
+MIN_INTERVAL = 1.0
 """Minimum number of seconds between two pictures."""
 
 LIMIT = 512
@@ -31,7 +31,7 @@ class LivePictures(Listener):
         self, problems: Sequence[Problem], mosaics: Sequence[Mosaic | None], show: Callable[[Picture], None]
     ) -> None:
         self._show = show
-        self._last = time.monotonic() - EVERY
+        self._last = time.monotonic() - MIN_INTERVAL
         self._places: dict[str, tuple[Preview, Place]] = {}
         for whole, mosaic in zip(problems, mosaics, strict=True):
             preview = Preview(whole, None if mosaic is None else mosaic.grid, LIMIT)
@@ -39,16 +39,16 @@ class LivePictures(Listener):
             self._places.update({part.name: (preview, place) for place, part in parts.items()})
 
     def on_block(self, run: Run, state: State, iterations: int) -> None:
-        """Show the current result if :data:`EVERY` seconds have passed."""
-        if time.monotonic() - self._last >= EVERY:
-            self._update(Look(state, run.scorer), last=False)
+        """Show the current result if :data:`MIN_INTERVAL` seconds have passed."""
+        if time.monotonic() - self._last >= MIN_INTERVAL:
+            self._update(EvaluatedBatch(state, run.scorer), last=False)
 
     def on_end(self, run: Run, ending: Ending) -> None:
         """Show the final result."""
         self._update(ending, last=True)
 
-    def _update(self, look: Look, last: bool) -> None:
-        preview, place = self._places[look.problems.names[0]]
-        preview.show(look.evaluation.signal[0].cpu(), place, last)
+    def _update(self, batch: EvaluatedBatch, last: bool) -> None:
+        preview, place = self._places[batch.problems.names[0]]
+        preview.show(batch.evaluation.signal[0].cpu(), place, last)
         self._last = time.monotonic()
         self._show(preview.picture())

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from dop_lightning.foundation.units import format_duration
-from dop_lightning.images.following import Follower, followed_by, follower
+from dop_lightning.images.listener import ProgressListener, current_listener, use_listener
 from dop_lightning.images.pictures import Picture
 from dop_lightning.images.progress import SHOWN, in_notebook
 
 
-class LiveWidget(Follower):
+class LiveWidget(ProgressListener):
     """Progress and picture of a recovery as ipywidgets.
 
     Attributes:
@@ -73,13 +73,13 @@ def live_widget(wanted: bool | None) -> Iterator[bool]:
 
     Args:
         wanted: ``False`` disables the display; otherwise, it is shown in notebooks if ipywidgets is installed and no
-            other follower is set.
+            other listener is set.
     """
-    if wanted is False or follower() is not None or not in_notebook() or find_spec("ipywidgets") is None:
+    if wanted is False or current_listener() is not None or not in_notebook() or find_spec("ipywidgets") is None:
         yield False
         return
     widget = LiveWidget()
-    with followed_by(widget):
+    with use_listener(widget):
         try:
             yield True
         except BaseException:

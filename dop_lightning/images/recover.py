@@ -16,10 +16,10 @@ from dop_lightning.engine.steps import Dense
 from dop_lightning.engine.steps.clean_entries import Sign
 from dop_lightning.images import chunked
 from dop_lightning.images.containers import bare, opened
-from dop_lightning.images.following import followed
 from dop_lightning.images.image_objects import Axis, image_object
 from dop_lightning.images.interrupt import first_interrupt
 from dop_lightning.images.layout import Layout, layout_of
+from dop_lightning.images.listener import report_to_listener
 from dop_lightning.images.live_widget import live_widget
 from dop_lightning.images.presets import PRESETS, Per, Precision
 from dop_lightning.images.progress import Report, progress_bar
@@ -276,6 +276,6 @@ def _work(
         first_interrupt() as interrupted,
         live_widget(progress) as is_live,
         progress_bar(False if is_live else progress, total) as bar,
-        followed(interrupted, bar, total) as (stop, report),
+        report_to_listener(interrupted, bar, total) as (stop, report),
     ):
         yield stop, report

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.at_once import run_batches
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.run import Listener
+from dop_lightning.engine.runners import run_batches
 from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.images.cost import block_length
-from dop_lightning.images.following import follower
 from dop_lightning.images.formats.image_files import load_raster, repainted
 from dop_lightning.images.formats.image_format import LoadedImage
 from dop_lightning.images.formats.masks import observed_by
@@ -27,8 +26,9 @@ from dop_lightning.images.formats.outliers import check_range_given, within_reac
 from dop_lightning.images.formats.raster import Raster, Unsuitable
 from dop_lightning.images.formats.samples import image_name
 from dop_lightning.images.formats.stretch import Stretch
-from dop_lightning.images.history import EVERY, History, HistoryListener, mean_history
+from dop_lightning.images.history import ITERATIONS_PER_ENTRY, History, HistoryListener, mean_history
 from dop_lightning.images.image_objects import FileImage, ImageLike, ImageObject, image_object
+from dop_lightning.images.listener import current_listener
 from dop_lightning.images.live_pictures import LivePictures
 from dop_lightning.images.measured import as_measured
 from dop_lightning.images.mosaics import combine
@@ -174,7 +174,7 @@ def recover_problems(
     pieces = [piece for each in parts for piece in each]
     history = HistoryListener(settings.maximum, report)
     listeners: list[Listener] = [history]
-    if (found := follower()) is not None and found.wants_pictures:
+    if (found := current_listener()) is not None and found.wants_pictures:
         listeners.append(LivePictures(problems, mosaics, found.show))
     largest = max(math.prod(each.signal_shape[1:]) for each in pieces)
     # regardless of the caller's context: the run needs gradients, and tensors that support them
@@ -188,7 +188,7 @@ def recover_problems(
             device=settings.device,
             tau=TAU,
             alpha=settings.alpha,
-            evaluate_every=EVERY,
+            evaluate_every=ITERATIONS_PER_ENTRY,
             interrupted=stop,
         )
     results: list[tuple[Outcome | None, History]] = []

@@ -9,7 +9,7 @@ from dop_lightning.engine.outcome import Status
 from dop_lightning.foundation.units import format_duration
 from dop_lightning.images.history import History
 
-WORST: tuple[Status, ...] = ("interrupted", "diverged", "done", "stable")
+STATUS_ORDER: tuple[Status, ...] = ("interrupted", "diverged", "done", "stable")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,7 +47,7 @@ class StackRecovery:
     @property
     def status(self) -> Status:
         """Worst status of the images, in the order ``interrupted``, ``diverged``, ``done``, ``stable``."""
-        return next(status for status in WORST if (self.statuses == status).any())
+        return next(status for status in STATUS_ORDER if (self.statuses == status).any())
 
     def __repr__(self) -> str:
         found = float(self.mask.sum()) / max(1, int(np.prod(self.mask.shape)))

@@ -6,14 +6,14 @@ Shapes: C×H×W, an image.
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.problems.scoring import least_corruption
 
-MOST = 0.75
+MAX_CORRUPTED_FRACTION = 0.75
 """Fraction of corrupted values among the observed ones above which a warning is issued."""
 
 
 def doubt(outcome: Outcome) -> str | None:
     """Return a warning if most of an image was detected as corrupted, otherwise ``None``."""
     share = _share_found(outcome)
-    if outcome.status not in ("done", "stable") or share <= MOST:
+    if outcome.status not in ("done", "stable") or share <= MAX_CORRUPTED_FRACTION:
         return None
     return (
         f"{outcome.problem.name}: {share:.0%} of the values were detected as corrupted. If that is too many, the image "

@@ -15,6 +15,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import __version__ as lightning_version
 
 from dop_lightning.foundation.atomic import make_folder, write_atomically
+from dop_lightning.foundation.renamed import RenamedAttribute, renamed_arguments
 from dop_lightning.foundation.saved_state import check_archive, damage, load_state, save_state
 from dop_lightning.runs.checkpoints import (
     CALLBACKS,
@@ -68,20 +69,21 @@ class FolderCheckpointIO(CheckpointIO):
     Other checkpoints, saved by ``trainer.save_checkpoint`` or ``ModelCheckpoint``, are ordinary files.
 
     Args:
-        mark: fingerprint of the run; files of other runs are refused. If empty, files of any run are accepted.
+        fingerprint: fingerprint of the run; files of other runs are refused. If empty, files of any run are accepted.
         only: returns the names of the batches to read, or ``None`` for all.
         files: plugin that reads and writes ordinary files, usually the trainer's previous plugin.
         stays: returns whether the state of a problem stays on disk until it is needed, given its name.
     """
 
+    @renamed_arguments(mark="fingerprint")
     def __init__(
         self,
-        mark: str = "",
+        fingerprint: str = "",
         only: Callable[[], set[str] | None] = lambda: None,
         files: CheckpointIO | None = None,
         stays: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        self.mark = mark
+        self.fingerprint = fingerprint
         self.only = only
         self.stays = stays
         self.files: CheckpointIO = (
@@ -143,7 +145,7 @@ class FolderCheckpointIO(CheckpointIO):
     def _save_batch(self, file: Path, problems: Problems) -> None:
         """Write the file of a batch."""
         stage = _stage(problems)
-        self._replace(file, {"format": FORMAT, "run": self.mark, "time": time.time(), "problems": problems})
+        self._replace(file, {"format": FORMAT, "run": self.fingerprint, "time": time.time(), "problems": problems})
         self._written[str(file)] = stage
 
     def _replace(self, file: Path, content: dict[str, Any]) -> None:
@@ -245,7 +247,7 @@ class FolderCheckpointIO(CheckpointIO):
             return content, before
 
     def _read(self, file: Path) -> dict[str, Any]:
-        return read_batch(file, self.mark)
+        return read_batch(file, self.fingerprint)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint folder or file."""
@@ -253,6 +255,9 @@ class FolderCheckpointIO(CheckpointIO):
             shutil.rmtree(path, ignore_errors=True)
         else:
             self.files.remove_checkpoint(path)
+
+    # Old names, until version 0.3.
+    mark = RenamedAttribute("fingerprint")
 
 
 def _load_callbacks(folder: Path) -> Any:

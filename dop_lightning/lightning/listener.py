@@ -4,17 +4,17 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from dop_lightning.engine.look import Ending, Look
+from dop_lightning.engine.evaluated import Ending, EvaluatedBatch
 from dop_lightning.engine.run import Listener, Run
 from dop_lightning.engine.state import OutOfMemoryError, State
 from dop_lightning.foundation.spread import spread
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.problems.scoring import CURVES
 
-MOST_KEYS = 40
+MAX_KEYS = 40
 """Maximum number of problems with separate metrics, such as ``psnr/photo``. If there are more, a sample is used."""
 
-MOST_INTERRUPTED = 9
+MAX_INTERRUPTED = 9
 """Maximum number of active tiles that are evaluated when a run is interrupted. If there are more, only their states are
 saved."""
 
@@ -30,7 +30,7 @@ class TrainerListener(Listener):
 
     Attributes:
         mean_scores: mean of each score over all problems for which it is known, at their last evaluations.
-        metrics: the means, and scores of at most :data:`MOST_KEYS` problems, such as ``psnr/photo``.
+        metrics: the means, and scores of at most :data:`MAX_KEYS` problems, such as ``psnr/photo``.
         shown: metrics for the progress bar.
     """
 
@@ -59,12 +59,12 @@ class TrainerListener(Listener):
         for callback in self.callbacks:
             callback.on_block(self.module.trainer, self.module, state, iterations)
 
-    def on_evaluation(self, run: Run, look: Look) -> None:
+    def on_evaluation(self, run: Run, batch: EvaluatedBatch) -> None:
         """Notify the callbacks of an evaluated batch."""
-        for problem, scores in zip(look.problems, look.scores, strict=True):
+        for problem, scores in zip(batch.problems, batch.scores, strict=True):
             run.records[problem.name].scores = scores
         for callback in self.callbacks:
-            callback.on_evaluation(self.module.trainer, self.module, look)
+            callback.on_evaluation(self.module.trainer, self.module, batch)
 
     def on_evaluated(self, run: Run) -> None:
         """Update the metrics: means, and scores of single problems."""
@@ -72,7 +72,7 @@ class TrainerListener(Listener):
         names = list(run.records)
         single = {
             f"{tag}/{name}": value
-            for name in (names[place] for place in spread(len(names), MOST_KEYS))
+            for name in (names[place] for place in spread(len(names), MAX_KEYS))
             for tag, value in run.records[name].scores.items()
         }
         shown = next(({tag: self.mean_scores[tag]} for tag in SHOWN if tag in self.mean_scores), {})
@@ -97,12 +97,12 @@ class TrainerListener(Listener):
 
 def _is_left(run: Run, ending: Ending) -> bool:
     """Return whether interrupted problems get no result: images that have not started, and large numbers of tiles."""
-    if ending.state.runs_one_by_one and ending.state.iteration == 0:
+    if ending.state.is_sequential and ending.state.iteration == 0:
         return True
     if not all(problem.is_tile for problem in ending.problems):
         return False
     at_work = sum(len(batch) for batch, _ in run.roster.unfinished())
-    return at_work > MOST_INTERRUPTED
+    return at_work > MAX_INTERRUPTED
 
 
 def means(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dop_lightning.engine.at_once import tiles_at_work, wholes_at_work
 from dop_lightning.engine.convex import ConvexMethod, ConvexSolver
 from dop_lightning.engine.instant import Interpolation  # noqa: F401 — for class_path in configs
 from dop_lightning.engine.method import Method
@@ -18,10 +17,11 @@ from dop_lightning.engine.outcome import Record, Status
 from dop_lightning.engine.rivals import FilterMethod, ImageFilter
 from dop_lightning.engine.roster import Roster, batch_labels
 from dop_lightning.engine.run import Run
+from dop_lightning.engine.runners import max_active_images, max_active_tiles
 from dop_lightning.engine.state import OutOfMemoryError, Procedure, State
 from dop_lightning.engine.steps import GradientDescent, StepRule
 from dop_lightning.foundation.checks import at_least, one_of, positive
-from dop_lightning.foundation.devices import single_by_default, without_device_modes
+from dop_lightning.foundation.devices import default_to_float32, without_device_modes
 from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO
 from dop_lightning.lightning.clock import IterationClock
 from dop_lightning.lightning.data.base import RecoveryDataModule
@@ -29,15 +29,15 @@ from dop_lightning.lightning.data.saved import GivenProblems
 from dop_lightning.lightning.listener import TrainerListener
 from dop_lightning.lightning.loggers import RecoveryLogging
 from dop_lightning.lightning.persistent_module import PersistentModule
-from dop_lightning.lightning.precision import give_precision_back, take_precision
+from dop_lightning.lightning.precision import apply_precision, restore_precision
 from dop_lightning.lightning.recovered_module import RecoveredModule
 from dop_lightning.lightning.recovery_callback import RecoveryCallback, require_hooks
 from dop_lightning.lightning.requirements import (
     check_trainer,
-    has_no_common_end,
-    silence_what_does_not_apply,
+    has_independent_problems,
     step_grids,
     stopped_early,
+    suppress_irrelevant_warnings,
 )
 from dop_lightning.lightning.strategies import ProblemParallelStrategy  # noqa: F401 — registers problem_parallel
 from dop_lightning.lightning.strategies.planning import plan_run
@@ -157,7 +157,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         created by a plain ``LightningCLI``. Lightning calls this hook first.
         """
         check_trainer(self.trainer, self)
-        silence_what_does_not_apply()
+        suppress_irrelevant_warnings()
         self.trainer.num_sanity_val_steps = 0  # validation repeats the scores of an evaluation, which happens later
         present = tuple(type(callback) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         wanted: list[type[pl.Callback]] = [RecoveryLogging] if self.trainer.loggers else []
@@ -185,9 +185,9 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
             )
         if not isinstance(self.trainer.strategy.checkpoint_io, FolderCheckpointIO):
             self.trainer.strategy.checkpoint_io = FolderCheckpointIO(files=self.trainer.strategy.checkpoint_io)
-        method, dtype = take_precision(self.trainer, self.method)
+        method, dtype = apply_precision(self.trainer, self.method)
         device = self.trainer.strategy.root_device
-        with single_by_default(), without_device_modes(device):
+        with default_to_float32(), without_device_modes(device):
             plan = plan_run(
                 self.trainer, data, lambda problem: self._roster(data, [ProblemBatch([problem])], method).states[0]
             )
@@ -209,7 +209,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
             data = GivenProblems(data)
         data.setup()
         batches = data.batches or form_batches(data.problems, None)
-        with single_by_default():
+        with default_to_float32():
             self._build(data, batches, None, self.method, self.device, None)
         return self
 
@@ -224,7 +224,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
     ) -> None:
         """Create the run. An existing run of the same problems is kept, with its recovered signals."""
         before, self._data = self._run, data
-        if before is not None and before.roster.is_about(batches) and before.roster.method is method:
+        if before is not None and before.roster.matches(batches) and before.roster.method is method:
             if (before.roster.device, before.roster.dtype) != (device, dtype or before.roster.dtype):
                 before.roster.move(device, dtype)
                 self.follow_states()
@@ -232,7 +232,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         roster = self._roster(data, batches, method, labels, device, dtype)
         if before is not None and before.roster.has_problems_of(batches):  # in other batches, or with another precision
             roster.load(before.roster.entries())
-            roster.rest()
+            roster.deactivate()
         self._run = Run(
             roster,
             block=self.block,
@@ -254,7 +254,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
     ) -> Roster:
         names = [problem.name for problem in data.problems]
         device = device or self.trainer.strategy.root_device
-        in_turn = self._trainer is None or has_no_common_end(self.trainer)
+        in_turn = self._trainer is None or has_independent_problems(self.trainer)
         wholes = (
             in_turn
             and self._trainer is not None
@@ -262,7 +262,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
             and isinstance(files := self.trainer.strategy.checkpoint_io, FolderCheckpointIO)
             and files.has_folder
         )
-        at_once = wholes_at_work() if wholes else tiles_at_work(method) if in_turn else None
+        at_once = max_active_images() if wholes else max_active_tiles(method) if in_turn else None
         return Roster(
             method, batches, self.tau, self.alpha, names, device, labels, dtype, at_once=at_once, wholes=wholes
         )
@@ -283,7 +283,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
                     'networks, set Trainer(precision="bf16-mixed")'
                 )
             if (probe.device, probe.dtype) != (roster.device, now):
-                with single_by_default():
+                with default_to_float32():
                     roster.move(probe.device, probe.dtype)
                 self.follow_states()
         return super()._apply(fn, recurse)
@@ -291,7 +291,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for ``torch.save`` and ``copy.deepcopy``: the run as in a checkpoint, without a trainer."""
         kept = dict(self.__dict__)
-        for name in ("_run", "_listener", "_looks", "_clock", "_trainer", "_fabric"):
+        for name in ("_run", "_listener", "_evaluated", "_clock", "_trainer", "_fabric"):
             kept[name] = None
         kept["_modules"] = {name: part for name, part in self._modules.items() if name != "_parts"}
         if self._run is not None:
@@ -303,12 +303,12 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         """Restore the run."""
         saved = state.pop("_saved_run", None)
         super().__setstate__(state)
-        self._listener, self._looks, self._parts = TrainerListener(self), WeakKeyDictionary(), nn.ModuleList()
+        self._listener, self._evaluated, self._parts = TrainerListener(self), WeakKeyDictionary(), nn.ModuleList()
         if saved is not None:
             batches, labels, device, dtype, entries = saved
             self._build(self._data, batches, labels, self.method, device, dtype)
             self.roster.load(entries)
-            self.roster.rest()
+            self.roster.deactivate()
             self.follow_states()
 
     @property
@@ -468,7 +468,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
 
     def on_fit_end(self) -> None:
         """Make batches hold the final parameters of the problems that have ended."""
-        self.roster.rest()
+        self.roster.deactivate()
         self.follow_states()
 
     def teardown(self, stage: str) -> None:
@@ -476,7 +476,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         if self._clock is not None:
             self._clock.restore()
             self._clock = None
-        give_precision_back(self.trainer)
+        restore_precision(self.trainer)
         if isinstance(self.trainer.strategy.checkpoint_io, FolderCheckpointIO):
             self.trainer.strategy.checkpoint_io = self.trainer.strategy.checkpoint_io.files
 

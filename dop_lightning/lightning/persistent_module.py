@@ -80,15 +80,15 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
             RuntimeError: with ``strict``, a key is missing or unexpected.
             ValueError: a tensor has another shape.
         """
-        rest = set(self._extras())
-        others = {key: value for key, value in state_dict.items() if key in rest}
+        deactivate = set(self._extras())
+        others = {key: value for key, value in state_dict.items() if key in deactivate}
         if state_dict is self._taken:  # tensors missing from it stay in the files of the checkpoint
             self._taken = None
             super().load_state_dict(others, strict=False, assign=assign)
             return _IncompatibleKeys([], [])
-        tensors = {key: value for key, value in state_dict.items() if key not in rest}
+        tensors = {key: value for key, value in state_dict.items() if key not in deactivate}
         missing, unexpected = load_tensors(self.roster, tensors) if self.is_configured else ([], list(tensors))
-        missing += sorted(rest - set(others))
+        missing += sorted(deactivate - set(others))
         if strict and (missing or unexpected):
             hint = "" if self.is_configured else " (call attach(data) first)"
             raise RuntimeError(
@@ -152,14 +152,14 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
                 for callback in self.recovery_callbacks:
                     callback.load_problem_state(name, problems[name]["callbacks"].get(callback.name, {}))
         try:
-            self.roster.rest()
+            self.roster.deactivate()
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"ckpt_path contains states that do not match this method ({error})") from error
         self.follow_states()
         # optimizers are restored with the problems, and counters in on_fit_start, instead of by position in Lightning
         extras = self._extras()
         saved = {key: value for key, value in checkpoint.get("state_dict", {}).items() if key in extras}
-        if any(map(self.roster.takes_turns, self.roster.records)):
+        if any(map(self.roster.waits_for_turn, self.roster.records)):
             self._taken = checkpoint["state_dict"] = {**extras, **saved}
         else:
             checkpoint["state_dict"] = {**extras, **saved, **problem_tensors(self.roster.entries())}

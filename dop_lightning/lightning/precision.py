@@ -34,11 +34,11 @@ class NamedPrecision(Precision):
         self.precision = replaced.precision
 
 
-def take_precision(trainer: pl.Trainer, method: Procedure) -> tuple[Procedure, torch.dtype | None]:
+def apply_precision(trainer: pl.Trainer, method: Procedure) -> tuple[Procedure, torch.dtype | None]:
     """Return the method with the precision of a trainer, and the type of all computations.
 
     Args:
-        trainer: the trainer; its plugin is replaced until :func:`give_precision_back` is called.
+        trainer: the trainer; its plugin is replaced until :func:`restore_precision` is called.
         method: recovery method.
 
     Returns:
@@ -61,7 +61,7 @@ def take_precision(trainer: pl.Trainer, method: Procedure) -> tuple[Procedure, t
     return method, torch.float64 if given == DOUBLE else None
 
 
-def give_precision_back(trainer: pl.Trainer) -> None:
+def restore_precision(trainer: pl.Trainer) -> None:
     """Restore the plugin of the trainer, for another module."""
     plugin = trainer.strategy.precision_plugin
     if isinstance(plugin, NamedPrecision):

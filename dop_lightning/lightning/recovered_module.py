@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.run import Run
 from dop_lightning.engine.state import State
@@ -40,7 +40,7 @@ class RecoveredModule(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self._validated: dict[str, dict[str, float]] = {}
-        self._looks: WeakKeyDictionary[State, Look] = WeakKeyDictionary()
+        self._evaluated: WeakKeyDictionary[State, EvaluatedBatch] = WeakKeyDictionary()
 
     def recovered(self, name: str | None = None) -> Outcome:
         """Return the current outcome of a problem, or of an image that is recovered in tiles.
@@ -100,11 +100,11 @@ class RecoveredModule(pl.LightningModule):
         state = next((state for state in self.run.states if name in state.problems.names), None)
         if state is None or record.evaluated == state.iteration:
             return record.scores
-        look = self._looks.get(state)
-        if look is None or look.evaluation.iteration != state.iteration:
-            look = self._looks[state] = Look(state, self.run.scorer)
-            _ = look.evaluation
-        return look.scores[state.problems.names.index(name)]
+        batch = self._evaluated.get(state)
+        if batch is None or batch.evaluation.iteration != state.iteration:
+            batch = self._evaluated[state] = EvaluatedBatch(state, self.run.scorer)
+            _ = batch.evaluation
+        return batch.scores[state.problems.names.index(name)]
 
     def on_validation_model_eval(self) -> None:
         """Keep the mode of networks, which are scored as they are fitted."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.signatures import require_part
@@ -44,7 +44,7 @@ class RecoveryCallback(pl.Callback):
             iterations: number of iterations of the block.
         """
 
-    def on_evaluation(self, trainer: pl.Trainer, module: Any, look: Look) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: Any, batch: EvaluatedBatch) -> None:
         """Called every ``evaluate_every`` iterations, once per batch.
 
         Call ``module.stop_problem`` here to end a problem of the batch.
@@ -52,7 +52,7 @@ class RecoveryCallback(pl.Callback):
         Args:
             trainer: the trainer.
             module: the module.
-            look: the evaluated batch, with ``problems``, ``iteration``, ``evaluation``, ``state``, and ``scores``, one
+            batch: the evaluated batch, with ``problems``, ``iteration``, ``evaluation``, ``state``, and ``scores``, one
                 mapping per problem.
         """
 
@@ -73,12 +73,12 @@ class RecoveryCallback(pl.Callback):
         if hook is not None and _takes_five(hook):
             warnings.warn(
                 f"{cls.__name__}.on_evaluation(trainer, module, problems, evaluation, scores) is deprecated and will "
-                "be removed in version 0.3; use (trainer, module, look) with look.problems, look.evaluation and "
-                "look.scores",
+                "be removed in version 0.3; use (trainer, module, batch) with batch.problems, batch.evaluation and "
+                "batch.scores",
                 DeprecationWarning,
                 stacklevel=2,
             )
-            cls.on_evaluation = _with_look(hook)  # type: ignore[method-assign]
+            cls.on_evaluation = _with_batch(hook)  # type: ignore[method-assign]
 
 
 def require_hooks(callbacks: Iterable[pl.Callback]) -> None:
@@ -102,9 +102,9 @@ def _takes_five(hook: Callable[..., None]) -> bool:
     return True
 
 
-def _with_look(hook: Callable[..., None]) -> Any:
+def _with_batch(hook: Callable[..., None]) -> Any:
     @wraps(hook)
-    def on_evaluation(self: RecoveryCallback, trainer: pl.Trainer, module: Any, look: Look) -> None:
-        hook(self, trainer, module, look.problems, look.evaluation, look.scores)
+    def on_evaluation(self: RecoveryCallback, trainer: pl.Trainer, module: Any, batch: EvaluatedBatch) -> None:
+        hook(self, trainer, module, batch.problems, batch.evaluation, batch.scores)
 
     return on_evaluation

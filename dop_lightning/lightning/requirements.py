@@ -32,7 +32,7 @@ REFUSED_ON_SEVERAL: dict[type[pl.Callback], str] = {
 """Lightning callbacks that require all problems in one process."""
 
 
-def silence_what_does_not_apply() -> None:
+def suppress_irrelevant_warnings() -> None:
     """Silence Lightning's warning about manual optimization: checkpoints here include the state of the step rule."""
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization", category=UserWarning)
 
@@ -95,7 +95,7 @@ def _check_fit(trainer: Any) -> None:
         )
 
 
-def has_no_common_end(trainer: Any) -> bool:
+def has_independent_problems(trainer: Any) -> bool:
     """Return whether problems may be recovered one after the other, because nothing monitors or ends all of them."""
     kinds = (callbacks.EarlyStopping, callbacks.ModelCheckpoint)
     together = any(isinstance(callback, kinds) for callback in trainer.callbacks)

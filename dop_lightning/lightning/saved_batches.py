@@ -38,7 +38,7 @@ class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
     def _waits(self, problem: Problem) -> bool:
         """Return whether a problem has not started and can be skipped."""
         record = self._roster.records[problem.name]
-        in_turn = problem.is_tile or self._roster.takes_turns(problem.name)
+        in_turn = problem.is_tile or self._roster.waits_for_turn(problem.name)
         return in_turn and record.iteration == 0 and not record.ended and record.status != "diverged"
 
     def __getitem__(self, label: str) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.at_once import run_to_end
+from dop_lightning.engine.runners import run_to_end
 from dop_lightning.engine.state import AdvanceInterrupted, Procedure
 from dop_lightning.foundation.checks import fraction, positive
 from dop_lightning.matrices.separation import BLOCK

@@ -26,7 +26,7 @@ SAMPLED = 128
 
 QUARTILE, QUARTILE_OF_NORMAL, MEDIAN_OF_NORMAL = 0.25, 0.3186, 0.6745
 
-TWICE = 2.0
+MIN_REFIT_RATIO = 2.0
 """Rows whose residuals exceed the noise by this factor are refitted by least absolute deviations."""
 
 BOUND = 100.0
@@ -37,7 +37,7 @@ LAST_ITERATIONS = 30
 ROUNDS = 4
 """Maximum number of fits to cells with small residuals."""
 
-WIDE = 3.0
+CLIP_DEVIATIONS = 3.0
 """Bound on small residuals, in standard deviations of the residuals of their row."""
 
 
@@ -60,7 +60,7 @@ def clipped_codes(
     """
     y, mask = torch.from_numpy(rows), None if observed.all() else torch.from_numpy(observed)
     m = rows.shape[1]
-    enough = TWICE * regression.noise**0.5
+    enough = MIN_REFIT_RATIO * regression.noise**0.5
     every = m // SAMPLED or 1
     there = None if mask is None else mask.to(device)
     codes = _clipped(y.float().to(device), there, regression.V.float().to(device), regression.noise**0.5, every).to(y)
@@ -72,7 +72,7 @@ def clipped_codes(
         if len(far) == 0:
             break
         some, seen = y[far], None if mask is None else observed[far]
-        kept = residual[far] <= torch.from_numpy(WIDE * scale[far])[:, None]
+        kept = residual[far] <= torch.from_numpy(CLIP_DEVIATIONS * scale[far])[:, None]
         codes[far] = regression.codes(some, kept if mask is None else kept & mask[far])[0]
         residual[far] = (some - codes[far] @ regression.V.mT).abs_()
         scale[far] = _scale(residual[far].numpy(), seen, QUARTILE, QUARTILE_OF_NORMAL)

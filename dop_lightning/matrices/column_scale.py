@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dop_lightning.foundation.quiet import quiet
 
-CONSISTENT = 1.4826
+MAD_TO_STANDARD_DEVIATION = 1.4826
 """Ratio of the standard deviation to the median absolute deviation (MAD) of a Gaussian distribution."""
 
 
@@ -36,7 +36,7 @@ def robust_scale(deviations: NDArray[Any]) -> NDArray[Any]:
         deviations: d, ``(n, m)``: columns minus their location; NaN if missing.
     """
     size = np.abs(deviations)
-    scale = CONSISTENT * _median(size)
+    scale = MAD_TO_STANDARD_DEVIATION * _median(size)
     sparse = ~(scale > 0)
     if sparse.any():
         some = size[:, sparse]

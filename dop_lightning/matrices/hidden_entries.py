@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-HIDDEN = 0.2
+HIDDEN_FRACTION = 0.2
 """Fraction of the observed entries that is hidden."""
 
 
@@ -20,7 +20,7 @@ def draw_hidden(observed: NDArray[Any], seed: int = 0) -> NDArray[Any]:
         seed: seed of the draw.
     """
     draw = np.random.default_rng(seed).random(observed.shape)
-    hidden = observed & (draw < HIDDEN)
+    hidden = observed & (draw < HIDDEN_FRACTION)
     if not hidden.any():
         hidden.flat[np.where(observed, draw, np.inf).argmin()] = True
     return hidden

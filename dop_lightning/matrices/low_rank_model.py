@@ -23,7 +23,7 @@ LIMIT = 4.0
 QUANTILE, CONSISTENT = 0.4, 0.524
 """Quantile of |residual| that determines the noise, and its value for Gaussian noise: up to 60 % may be outliers."""
 
-LEAST_NOISE = 1e-6
+MIN_NOISE = 1e-6
 """Minimum standard deviation of the noise, in units of the median absolute entry."""
 
 ITERATIONS = 8
@@ -186,7 +186,7 @@ def certified_model(left: NDArray[Any], right: NDArray[Any], noise: float, cente
     """
     codes = left.mean(axis=0) if center else np.zeros(left.shape[1])
     variances, vectors = np.linalg.eigh((left - codes).T @ (left - codes) / len(left))
-    variance = max(noise, LEAST_NOISE) ** 2
+    variance = max(noise, MIN_NOISE) ** 2
     n, m = len(left), right.shape[1]
     # Subtracting the mean may reduce the rank of L by one.
     strong = np.nonzero(variances * n > variance * (n**0.5 + m**0.5) ** 2)[0][::-1]
@@ -217,4 +217,4 @@ def without_outliers(
 
 
 def _noise(residual: NDArray[Any], observed: NDArray[Any]) -> float:
-    return max(float(np.quantile(np.abs(residual[observed]), QUANTILE)) / CONSISTENT, LEAST_NOISE) ** 2
+    return max(float(np.quantile(np.abs(residual[observed]), QUANTILE)) / CONSISTENT, MIN_NOISE) ** 2

@@ -2,7 +2,7 @@
 
 Only U and V are kept in memory, ``(n + m)·k`` numbers. Each step of alternating projections
 (:class:`~dop_lightning.engine.projections.AlternatingProjections`) is one sequential pass over the file; the sparse
-part is recomputed when needed. Rows may be distributed over ranks (:mod:`~dop_lightning.matrices.ranked`).
+part is recomputed when needed. Rows may be distributed over ranks (:mod:`~dop_lightning.matrices.distributed`).
 
 Shapes: n rows, m columns.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.projections.ranks import ALONE, Alone, Ranks
+from dop_lightning.engine.projections.ranks import SINGLE_PROCESS, Ranks, SingleProcess
 from dop_lightning.engine.projections.saved import loaded_progress
 from dop_lightning.engine.projections.solver import AlternatingProjections, Recovery
 from dop_lightning.engine.projections.sweep import Observation, strips_of
@@ -27,18 +27,7 @@ from dop_lightning.foundation.checksums import read_json
 from dop_lightning.foundation.folder_lock import FolderLock, in_use
 from dop_lightning.foundation.machine import is_out_of_memory
 from dop_lightning.foundation.saved_state import load_state
-from dop_lightning.matrices.mapped_folder import (
-    RESULT,
-    advice,
-    clear,
-    copied,
-    description,
-    known_rejection,
-    known_result,
-    reject,
-    require_same,
-)
-from dop_lightning.matrices.ranked import (
+from dop_lightning.matrices.distributed import (
     PROGRESS,
     Stop,
     require_rows,
@@ -46,6 +35,17 @@ from dop_lightning.matrices.ranked import (
     text_of_first,
     with_own_rows,
     write_together,
+)
+from dop_lightning.matrices.mapped_folder import (
+    RESULT,
+    advice,
+    clear,
+    copied,
+    description,
+    previous_rejection,
+    previous_result,
+    reject,
+    require_same,
 )
 from dop_lightning.matrices.storage.formats import open_matrix, strip_suffix, write_matrix
 from dop_lightning.matrices.storage.places import Place, locate
@@ -114,7 +114,7 @@ def separate_mapped(
         LostRankError: another rank has exited.
     """
     place = locate(file)
-    of_all = ALONE if ranks is None else ranks
+    of_all = SINGLE_PROCESS if ranks is None else ranks
     D = None if is_table(place.path) else open_matrix(place)
     with FolderLock(folder) as lock:
         if text_of_first(lambda: _hold(lock), of_all):
@@ -138,16 +138,16 @@ def _separate(
     save_after: float,
 ) -> dict[str, Any]:
     """Run :func:`separate_mapped` in a locked folder; ``D`` is ``None`` for tables."""
-    of_all = ALONE if ranks is None else ranks
+    of_all = SINGLE_PROCESS if ranks is None else ranks
     name, suffix = place.path.name, (strip_suffix(place.path) if ranks is None else None) or ".npy"
     about = description(place, solver, seed, index)
-    known = known_result(folder, say) if of_all.rank == 0 else None
+    known = previous_result(folder, say) if of_all.rank == 0 else None
     if _is_true(known is not None, of_all):
         known = read_json(folder / RESULT) if known is None else known
         require_same(known.get("about"), about, folder)
         say(f"{name}: already separated in {folder}")
         return known
-    if before := text_of_first(lambda: known_rejection(place, folder, about, of_all), of_all):
+    if before := text_of_first(lambda: previous_rejection(place, folder, about, of_all), of_all):
         raise UnconfirmedError(before)
     D = copied(place, folder, about, index, say, of_all) if D is None else D
     shape = D.shape[0], D.shape[1]
@@ -214,9 +214,9 @@ def _silent(_: str) -> None:
     """Ignore a line, because the first rank prints it."""
 
 
-def _is_true(found: bool, ranks: Alone) -> bool:
+def _is_true(found: bool, ranks: SingleProcess) -> bool:
     """Return the value of rank 0 on all ranks."""
-    return bool(ranks.same(torch.tensor(found, device=ranks.device))[0])
+    return bool(ranks.broadcast(torch.tensor(found, device=ranks.device))[0])
 
 
 def _begun(
@@ -226,7 +226,7 @@ def _begun(
     solver: AlternatingProjections,
     seed: int,
     say: Callable[[str], object],
-    ranks: Alone,
+    ranks: SingleProcess,
 ) -> tuple[Recovery, float]:
     """Return the recovery, resumed if there is saved progress, and the time spent so far in seconds."""
     saved: dict[str, Any] | None = None
@@ -272,7 +272,7 @@ def _placed(D: Tensor | StripMatrix, device: torch.device, name: str) -> Tensor 
     return placed
 
 
-def _checked(D: Tensor | StripMatrix, name: str, ranks: Alone) -> bool:
+def _checked(D: Tensor | StripMatrix, name: str, ranks: SingleProcess) -> bool:
     """Check the entries, and return whether any are missing on any rank.
 
     Raises:

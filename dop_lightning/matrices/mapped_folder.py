@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
-from dop_lightning.engine.projections.ranks import Alone
+from dop_lightning.engine.projections.ranks import SingleProcess
 from dop_lightning.engine.projections.solver import AlternatingProjections
 from dop_lightning.foundation.atomic import atomic_json
 from dop_lightning.foundation.checksums import file_fault, read_json
 from dop_lightning.foundation.find import existing_file
-from dop_lightning.matrices.ranked import PIECES, PROGRESS
+from dop_lightning.matrices.distributed import PIECES, PROGRESS
 from dop_lightning.matrices.storage.numpy_file import map_numpy
 from dop_lightning.matrices.storage.places import Place
 from dop_lightning.matrices.storage.source import StripMatrix
@@ -28,7 +28,7 @@ COPY = "observation"
 """Prefix of the name of a table's copy."""
 
 
-def advice(ranks: Alone) -> str:
+def advice(ranks: SingleProcess) -> str:
     """Return a suggestion for matrices whose projections are not confirmed.
 
     >>> advice(Alone())
@@ -49,7 +49,7 @@ def is_separated(folder: Path) -> bool:
         return False
 
 
-def known_result(folder: Path, say: Callable[[str], object]) -> dict[str, Any] | None:
+def previous_result(folder: Path, say: Callable[[str], object]) -> dict[str, Any] | None:
     """Return the result in a folder, or ``None`` if there is none, or the result or one of its files is damaged.
 
     Args:
@@ -119,7 +119,7 @@ def copied(
     about: Mapping[str, Any],
     index: Sequence[str],
     say: Callable[[str], object],
-    ranks: Alone,
+    ranks: SingleProcess,
 ) -> Tensor | StripMatrix:
     """Return the memory-mapped numbers of a table. The first rank copies them, unless the file has been copied before.
 
@@ -158,7 +158,7 @@ def reject(folder: Path, about: Mapping[str, Any], reason: str, passes: int) -> 
     clear(folder)
 
 
-def known_rejection(place: Place, folder: Path, about: Mapping[str, Any], ranks: Alone) -> str:
+def previous_rejection(place: Place, folder: Path, about: Mapping[str, Any], ranks: SingleProcess) -> str:
     """Return why the separation is not repeated, if it was rejected; remove the rejection of another separation.
 
     Args:

@@ -18,7 +18,7 @@ GROUPS = 5
 ROWS_PER_GROUP = 8
 """Minimum number of rows per group; with fewer than three such groups, the spread is constant."""
 
-LEAST = 0.5
+MIN_SPREAD = 0.5
 """Minimum spread."""
 
 MEDIAN_ERROR = 1.166
@@ -38,7 +38,7 @@ class Spread(NamedTuple):
 
     def at(self, predicted: NDArray[Any]) -> NDArray[Any]:
         """Return σ, ``(n, m)``, for predictions ``(n, m)``."""
-        return np.maximum(1 + self.slope * (predicted - self.center), LEAST)
+        return np.maximum(1 + self.slope * (predicted - self.center), MIN_SPREAD)
 
 
 def fit_spread(t: NDArray[Any], predicted: NDArray[Any], observed: NDArray[Any]) -> Spread:
@@ -73,7 +73,7 @@ def fit_spread(t: NDArray[Any], predicted: NDArray[Any], observed: NDArray[Any])
         squares = (x * x).sum(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             b = (x * y).sum(axis=0) / squares
-            b /= np.maximum(y.mean(axis=0) + b * (center[columns] - mean), LEAST * middle)
+            b /= np.maximum(y.mean(axis=0) + b * (center[columns] - mean), MIN_SPREAD * middle)
             error = MEDIAN_ERROR * (groups / count) ** 0.5 / np.sqrt(squares)
             shrunk = b * np.maximum(0.0, 1 - (error / b) ** 2)
         slope[columns] = np.where(np.isfinite(shrunk), shrunk, 0.0)

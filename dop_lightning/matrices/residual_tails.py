@@ -12,25 +12,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dop_lightning.matrices.column_scale import CONSISTENT
+from dop_lightning.matrices.column_scale import MAD_TO_STANDARD_DEVIATION
 
-TAIL = 0.003
+TAIL_FRACTION = 0.003
 """Fraction of clean residuals beyond the threshold; for Gaussian residuals, this is at 3 standard deviations."""
 
 CENTER, SHOULDER = 0.5, 0.8
 """Quantiles of |t| to which the distribution is fitted; a few per cent of outliers hardly change them."""
 
-POOLED = 100
+POOLING_COUNT = 100
 """Number of residuals at which the exponent of a column has the same weight as the pooled one."""
 
-HEAVIEST = 1.5
+MAX_EXPONENT = 1.5
 """Maximum exponent; 1 is an exponential tail, 0.75 resembles a Gaussian tail."""
 
-RARE = 0.1
+MIN_SIGN_FRACTION = 0.1
 """Fraction of a column below which the residuals of one sign may all be outliers, such as negative entries of counts.
 Their threshold is at most that of the other sign."""
 
-LEAST = 3.0
+MIN_THRESHOLD = 3.0
 """Minimum threshold in robust standard deviations of t."""
 
 
@@ -61,7 +61,7 @@ class Tails(NamedTuple):
         """
         u = np.maximum(self.ratio(t), 1e-9)
         shape = 1 / np.where(t > 0, self.exponent[0], self.exponent[1])
-        rate = -np.log(TAIL)
+        rate = -np.log(TAIL_FRACTION)
         log_clean = np.log(rate * shape) + (shape - 1) * np.log(u) - rate * np.exp(np.minimum(shape * np.log(u), 600))
         log_clean = np.minimum(log_clean, np.log(rate * shape))
         log_outlier = np.log(2 / np.pi) - np.log1p(u * u)
@@ -80,7 +80,7 @@ def fit_tails(t: NDArray[Any], observed: NDArray[Any]) -> Tails:
         t: residuals, ``(n, m)``.
         observed: ``(n, m)``, true if t is known.
     """
-    reach = np.log(TAIL) / np.log(1 - CENTER)
+    reach = np.log(TAIL_FRACTION) / np.log(1 - CENTER)
     slope = np.log(np.log(1 - SHOULDER) / np.log(1 - CENTER))
     size = np.where(observed, np.abs(t), np.nan)
     tiny = 1e-9 * np.nanmax(size, initial=0.0)
@@ -102,11 +102,11 @@ def fit_tails(t: NDArray[Any], observed: NDArray[Any]) -> Tails:
     enough = count >= 3
     with np.errstate(invalid="ignore"):
         own = np.log(np.where(enough, shoulder / center, 1.0)) / slope
-    exponent = np.where(enough, (count * own + POOLED * pooled) / (count + POOLED), pooled)
-    exponent = np.clip(exponent, 0.1, HEAVIEST)
-    least = LEAST * np.maximum(CONSISTENT * np.nan_to_num(_column_median(size)), 0.5)
+    exponent = np.where(enough, (count * own + POOLING_COUNT * pooled) / (count + POOLING_COUNT), pooled)
+    exponent = np.clip(exponent, 0.1, MAX_EXPONENT)
+    least = MIN_THRESHOLD * np.maximum(MAD_TO_STANDARD_DEVIATION * np.nan_to_num(_column_median(size)), 0.5)
     threshold = np.maximum(np.where(enough, center, 0.0) * reach**exponent, least)
-    rare = (count < RARE * observed.sum(axis=0)) & (count < count[::-1])
+    rare = (count < MIN_SIGN_FRACTION * observed.sum(axis=0)) & (count < count[::-1])
     return Tails(np.where(rare, np.minimum(threshold, threshold[::-1]), threshold), exponent)
 
 

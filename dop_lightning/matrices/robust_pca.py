@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import torch
 
-from dop_lightning.engine.at_once import run_to_end
 from dop_lightning.engine.projections import Certificate, ProjectionsMethod, ProjectionsState
+from dop_lightning.engine.runners import run_to_end
 from dop_lightning.engine.state import Procedure, State
 from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.devices import check_device
@@ -59,19 +59,19 @@ if TYPE_CHECKING:
 NEGLIGIBLE = 1e-4
 """Minimum singular value of a component, relative to the largest."""
 
-NOTHING = 1e-6
+MIN_OUTLIER = 1e-6
 """Minimum |s| of an outlier, in units of the median absolute value; g and h have grown there."""
 
-EXACT = 1e-2
+MIN_DENSE_NOISE = 1e-2
 """Minimum standard deviation of dense noise, in units of the median absolute entry."""
 
-CLEARLY = 1.0
+MIN_PREDICTION_GAIN = 1.0
 """The low-rank model must predict better by this factor, and have fewer components than half of the columns."""
 
-TRIMMED = 0.8
+TRIMMED_FRACTION = 0.8
 """Fraction of the errors used to compare models; the largest errors are due to outliers."""
 
-FEW = 2**16
+MAX_REPRODUCED_ENTRIES = 2**16
 """Maximum number of entries for which an exact model classifies each cell, so that ``transform`` reproduces the result
 to the last digits."""
 
@@ -355,7 +355,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         if isinstance(state, ProjectionsState):
             return self._take_low_rank(Z, left * values, right, state.recoveries[0].noise)
         Z = Z.astype(np.float64, copy=False)
-        found = int((values > RANK_TOLERANCE * values[0]).sum()) if values[0] > NOTHING else 0
+        found = int((values > RANK_TOLERANCE * values[0]).sum()) if values[0] > MIN_OUTLIER else 0
         is_table = min(n, m) > 1 and m <= DENSE_COLUMNS
         model: LowRankModel | CellModel
         if is_table and 2 * found >= min(n, m):
@@ -363,10 +363,10 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         else:
             low_rank = (left[:, :found] * values[:found]) @ right[:found]
             model = fit_low_rank_model(Z, low_rank, found, self.center, RANK_TOLERANCE)
-            if is_table and model.noise >= EXACT**2:
+            if is_table and model.noise >= MIN_DENSE_NOISE**2:
                 table = fit_cell_model(Z)
                 error = _prediction_error(model, Z, self.device)
-                if not error < CLEARLY * _prediction_error(table, Z, self.device):
+                if not error < MIN_PREDICTION_GAIN * _prediction_error(table, Z, self.device):
                     model = table
         self._model = model
         self._mean = model.mean if self.center else np.zeros(m)
@@ -382,7 +382,9 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         self._model, self._mean = model, model.mean
         is_exact = self.certificate_ is not None and self.certificate_.kind == "exact"
         Z = Z if model.is_single else Z.astype(np.float64, copy=False)
-        if is_exact and not np.isnan(Z).any() and Z.size > FEW:  # equivalent up to rounding, and much faster
+        if (
+            is_exact and not np.isnan(Z).any() and Z.size > MAX_REPRODUCED_ENTRIES
+        ):  # equivalent up to rounding, and much faster
             kept, left = without_outliers(Z, left, right, LIMIT * model.noise**0.5)
             return kept, self._fit_factors(left, right)
         kept, values = model.clean(Z, self.device, (left, right))
@@ -395,7 +397,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         rows = (left - (left.mean(axis=0) if self.center else 0.0)) @ triangle.T
         rank = rank if self.n_components is None else int(self.n_components)
         components, variances, total = principal_components(rows.T @ rows / n, None, rank)
-        kept = variances > NEGLIGIBLE**2 * max(float(variances[:1].sum()), NOTHING**2)
+        kept = variances > NEGLIGIBLE**2 * max(float(variances[:1].sum()), MIN_OUTLIER**2)
         self._set_components(components[kept] @ basis.T, variances[kept] * n, total * n, n)
         return (rows @ basis.T) @ self._components.T
 
@@ -424,7 +426,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         loadings = model.loadings * weights[:, None]
         start = loadings[:, :rank] if self.method_ == "projections" and rank <= loadings.shape[1] else None
         components, variances, total = principal_components(covariance, values, rank, start)
-        kept = variances > NEGLIGIBLE**2 * max(float(variances[:1].sum()), NOTHING**2)
+        kept = variances > NEGLIGIBLE**2 * max(float(variances[:1].sum()), MIN_OUTLIER**2)
         self._set_components(components[kept], variances[kept] * n, total * n, n)
         return values @ self._components.T
 
@@ -592,7 +594,7 @@ def _cells(model: CellModel | LowRankModel, Z: NDArray[Any], device: str) -> Cel
 def _prediction_error(model: CellModel | LowRankModel, Z: NDArray[Any], device: str) -> float:
     """Return the mean absolute error of entries predicted from their row, without the largest fifth of errors."""
     errors = np.sort(np.abs(_cells(model, Z, device).residual[~np.isnan(Z)]))
-    return float(errors[: max(1, int(TRIMMED * len(errors)))].mean())
+    return float(errors[: max(1, int(TRIMMED_FRACTION * len(errors)))].mean())
 
 
 def _typical(y: torch.Tensor, mask: torch.Tensor | None) -> float:

@@ -3,12 +3,13 @@
 Shapes: K problems; ``*m`` is the shape of an observation.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dop_lightning.foundation.checks import one_of, positive
+from dop_lightning.foundation.renamed import RenamedAttribute, rename_overrides
 from dop_lightning.model.part import Part, Rate
 from dop_lightning.problems.problem import ProblemBatch
 
@@ -40,7 +41,7 @@ class Corruption(Part):
     def descend_(self, derivative: Tensor, rate: Rate) -> None:
         """Take a gradient step in place, given ``rate·∂f/∂s = rate·derivative``. May overwrite ``derivative``."""
 
-    def drop_(self, k: int) -> None:
+    def zero_problem_(self, k: int) -> None:
         """Set s of problem k to 0. It remains 0, since the gradient of a product of two zeros vanishes."""
         for p in self.parameters():
             p.detach()[k].zero_()
@@ -49,13 +50,22 @@ class Corruption(Part):
         """Return ``½·log(g/h)``, ``(K, *m)``, which is α·ξ if initially g = h; ``None`` if s has no such arrays."""
         return None
 
-    def start_scale(self, k: int, observed: Tensor | None = None) -> float:
+    def initial_scale(self, k: int, observed: Tensor | None = None) -> float:
         """Return the initial scale γ of problem k: the root mean square of its last array, ``(*m)``, where observed.
 
         Call it before the first step.
         """
         last = list(self.parameters())[-1].detach()[k]
         return float((last if observed is None else last[observed]).square().mean().sqrt())
+
+    # Old names, until version 0.3.
+    drop_ = RenamedAttribute("zero_problem_")
+    start_scale = RenamedAttribute("initial_scale")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Accept the old names, until version 0.3."""
+        super().__init_subclass__(**kwargs)
+        rename_overrides(cls, {"drop_": "zero_problem_", "start_scale": "initial_scale"})
 
 
 class NoCorruption(Corruption):
@@ -107,7 +117,7 @@ class HadamardCorruption(Corruption):
             g, h = g * problems.mask, h * problems.mask
         self.g = nn.Parameter(g)
         self.h = nn.Parameter(h)
-        self.tie_arrays()
+        self.alias_parameters()
 
     def value(self) -> Tensor:
         """Return ``g∘g − h∘h``."""
@@ -169,7 +179,7 @@ class HyperbolicCorruption(Corruption):
         y = problems.observation
         self.nu = nn.Parameter(torch.zeros_like(y))
         self.gamma = nn.Parameter(y.new_full((len(problems), *[1] * (y.dim() - 1)), scale))  # 0 if s is dropped
-        self.tie_arrays()
+        self.alias_parameters()
 
     def value(self) -> Tensor:
         """Return ``2γ²·sinh(2ν)``."""
@@ -202,7 +212,7 @@ class HyperbolicCorruption(Corruption):
         """Return ν."""
         return self.arrays[0].detach()
 
-    def start_scale(self, k: int, observed: Tensor | None = None) -> float:
+    def initial_scale(self, k: int, observed: Tensor | None = None) -> float:
         """Return γ of problem k."""
         return float(self.arrays[1][k])
 
@@ -237,7 +247,7 @@ class PixelCorruption(Corruption):
             a, b = a * problems.mask.any(dim=1, keepdim=True), b * problems.mask
         self.a = nn.Parameter(a)
         self.b = nn.Parameter(b)
-        self.tie_arrays()
+        self.alias_parameters()
 
     def value(self) -> Tensor:
         """Return ``2·a∘b``."""

@@ -7,6 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from dop_lightning.foundation.renamed import RenamedAttribute
+
 Rate = float | Tensor
 """Learning rate: one number, or one per problem, in a shape that broadcasts over ``(K, …)``."""
 
@@ -18,7 +20,7 @@ class Part(nn.Module, ABC):
     :meth:`problem_parameters`.
     """
 
-    def tie_arrays(self) -> None:
+    def alias_parameters(self) -> None:
         """Store the parameters as plain tensors that share their memory, in ``self.arrays``, for in-place steps.
 
         Call it at the end of ``__init__``. Accessing a parameter of a module by name takes as long as a product of
@@ -29,7 +31,7 @@ class Part(nn.Module, ABC):
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         """Update ``self.arrays``, since moving a module reallocates its parameters."""
         super()._apply(*args, **kwargs)
-        self.tie_arrays()
+        self.alias_parameters()
         return self
 
     def problem_parameters(self, k: int) -> Iterator[tuple[str, nn.Parameter, int | None]]:
@@ -74,3 +76,6 @@ class Part(nn.Module, ABC):
             finite = torch.isfinite(torch.linalg.vector_norm(p.detach().flatten(1), dim=1).square())
             healthy = finite if healthy is None else healthy & finite
         return torch.ones(size, dtype=torch.bool, device="cpu") if healthy is None else healthy
+
+    # Old names, until version 0.3.
+    tie_arrays = RenamedAttribute("alias_parameters")

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from dop_lightning.engine.descent import BatchState
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.state import State
 from dop_lightning.lightning.callbacks.metrics import RecoveryMetrics
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.model.corruption import Corruption, HadamardCorruption, NoCorruption
 from dop_lightning.model.signals import Signal
-from dop_lightning.model.signals.abilities import Factors
+from dop_lightning.model.signals.capabilities import Factors
 from dop_lightning.paper.theory.certificate import (
     KKTResiduals,
     balance,
@@ -48,12 +48,12 @@ class DualCertificate(RecoveryCallback):
         for state in recovery_module(module).states:
             _check(_descent(state))
 
-    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, batch: EvaluatedBatch) -> None:
         """Append one row per problem and residual."""
-        values = {tag: value.tolist() for tag, value in _residuals(look).by_name().items()}
+        values = {tag: value.tolist() for tag, value in _residuals(batch).by_name().items()}
         rows = [
-            [name, look.iteration, f"kkt_{tag}", f"{of_problems[k]:.7g}"]
-            for k, name in enumerate(look.problems.names)
+            [name, batch.iteration, f"kkt_{tag}", f"{of_problems[k]:.7g}"]
+            for k, name in enumerate(batch.problems.names)
             for tag, of_problems in values.items()
         ]
         RecoveryMetrics.append(trainer, module, rows)
@@ -116,8 +116,8 @@ class _Start:
 
 
 @torch.no_grad()
-def _residuals(look: Look) -> KKTResiduals:
-    state = _descent(look.state)
+def _residuals(batch: EvaluatedBatch) -> KKTResiduals:
+    state = _descent(batch.state)
     corruption = _hadamard(state.corruption)
     start = _Start(state)
     alpha = torch.tensor(state.alpha, dtype=torch.float64)
@@ -126,7 +126,7 @@ def _residuals(look: Look) -> KKTResiduals:
     return kkt_residuals(
         state.operator,
         state.problems.observation,
-        look.evaluation.signal,
+        batch.evaluation.signal,
         corruption.g,
         corruption.h,
         dual_certificate(xi, gamma),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dop_lightning.foundation.devices import single_by_default
+from dop_lightning.foundation.devices import default_to_float32
 from dop_lightning.problems.problem import Part, Problem
 
 TENSORS = ("observation", "truth", "true_corruption", "mask", "undamaged")
@@ -24,7 +24,7 @@ Reading = Callable[[], tuple[Problem, object]]
 @contextmanager
 def as_at_setup() -> Iterator[None]:
     """Read to the CPU in single precision, whatever the default device and dtype are at the time of reading."""
-    with single_by_default(), torch.device("cpu"):
+    with default_to_float32(), torch.device("cpu"):
         yield
 
 
@@ -133,7 +133,7 @@ class DeferredProblem(Problem):
     _dtype: torch.dtype
     _has_mask: bool
     _has_undamaged: bool
-    _mark: str | None
+    _digest: str | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Create an ordinary problem, since tensors passed as arguments cannot be read again."""
@@ -186,11 +186,11 @@ class DeferredProblem(Problem):
         return True
 
     @property
-    def mark(self) -> str:
-        """See :attr:`Problem.mark`. Computed once."""
-        if self._mark is None:
-            object.__setattr__(self, "_mark", super().mark)
-        return str(self._mark)
+    def digest(self) -> str:
+        """See :attr:`Problem.digest`. Computed once."""
+        if self._digest is None:
+            object.__setattr__(self, "_digest", super().digest)
+        return str(self._digest)
 
     def in_memory(self) -> object:
         """Load the tensors if necessary, and return an object that keeps them in memory."""
@@ -201,7 +201,7 @@ class DeferredProblem(Problem):
         folder = name if folder is None else folder
         if (name, folder) == (self.name, self.folder):
             return self
-        return _made(self, self._shelf, self._mark, name=name, folder=folder)
+        return _made(self, self._shelf, self._digest, name=name, folder=folder)
 
     def window(self, rows: slice, columns: slice, **changes: Any) -> Problem:
         """See :meth:`Problem.window`. Does not load the tensors."""
@@ -235,10 +235,10 @@ def defer(problem: Problem, read: Reading, owner: object = None) -> tuple[Proble
         The deferred problem, and an object that keeps its tensors in memory until it is deleted.
     """
     held = Tensors(problem, owner)
-    return _made(problem, SourceShelf(problem, read, held), problem.mark), held
+    return _made(problem, SourceShelf(problem, read, held), problem.digest), held
 
 
-def _made(problem: Problem, shelf: Shelf, mark: str | None, **changes: Any) -> DeferredProblem:
+def _made(problem: Problem, shelf: Shelf, digest: str | None, **changes: Any) -> DeferredProblem:
     made: DeferredProblem = object.__new__(DeferredProblem)
     for field in fields(Problem):
         if field.name not in TENSORS:
@@ -246,7 +246,7 @@ def _made(problem: Problem, shelf: Shelf, mark: str | None, **changes: Any) -> D
             object.__setattr__(made, field.name, value)
     known = problem._has_undamaged if isinstance(problem, DeferredProblem) else problem.undamaged is not None
     own = {"_shape": problem.shape, "_dtype": problem.dtype, "_has_mask": problem.has_mask, "_has_undamaged": known}
-    for name, value in {"_shelf": shelf, "_mark": mark, **own}.items():
+    for name, value in {"_shelf": shelf, "_digest": digest, **own}.items():
         object.__setattr__(made, name, value)
     return made
 

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.foundation.order_statistics import median_magnitude
+from dop_lightning.foundation.renamed import RenamedAttribute
 from dop_lightning.problems.randomness import Purpose, stream
 
 Attribute = str | int | float | bool
 
-MARK_LENGTH = 16
-"""Number of hexadecimal digits of a mark."""
+DIGEST_LENGTH = 16
+"""Number of hexadecimal digits of a digest."""
 
 
 class Sensing(ABC):
@@ -242,7 +243,7 @@ class Problem:
         return (self.shape, self.signal_shape, str(self.dtype), self.has_mask, self.data_range, self.sensing)
 
     @property
-    def mark(self) -> str:
+    def digest(self) -> str:
         """Hash of all inputs of the recovery: observation, masks, measurement, seed and α, but not name or truth."""
         y, mask = self.observation, self.mask
         digest = hashlib.sha256(f"{tuple(y.shape)} {y.dtype} {self.seed} {self.data_range!r}".encode())
@@ -257,7 +258,7 @@ class Problem:
             digest.update(f"{self.sensing!r} {self.signal_shape}".encode())
         if self.alpha is not None:
             digest.update(f"alpha {self.alpha!r}".encode())
-        return digest.hexdigest()[:MARK_LENGTH]
+        return digest.hexdigest()[:DIGEST_LENGTH]
 
     def in_memory(self) -> object:
         """Return an object that keeps the tensors in memory: the problem itself."""
@@ -297,6 +298,9 @@ class Problem:
             part=Part(self, rows, columns),
             **changes,
         )
+
+    # Old names, until version 0.3.
+    mark = RenamedAttribute("digest")
 
 
 def scale(problem: Problem) -> float:
@@ -427,7 +431,7 @@ class ProblemBatch(Sequence[Problem]):
         return draws.to(self.device)
 
 
-def of_one_shape(problems: Sequence[Problem]) -> list[list[Problem]]:
+def group_by_shape(problems: Sequence[Problem]) -> list[list[Problem]]:
     """Group problems that can be stacked, in order."""
     groups: dict[tuple[object, ...], list[Problem]] = {}
     for problem in problems:
@@ -441,7 +445,7 @@ def form_batches(problems: Sequence[Problem], batch_size: int | None) -> list[Pr
     The grouping depends only on the list, not on the number of devices.
     """
     batches = []
-    for group in of_one_shape(problems):
+    for group in group_by_shape(problems):
         size = len(group) if batch_size is None else at_least("batch_size", batch_size, 1)
         batches += [ProblemBatch(group[i : i + size]) for i in range(0, len(group), size)]
     return batches

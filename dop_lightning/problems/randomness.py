@@ -41,12 +41,12 @@ def stream(seed: int, purpose: Purpose, *counters: int, device: torch.device | s
     return torch.Generator(device=device).manual_seed(stream_seed(seed, purpose, *counters))
 
 
-_LENDING = RLock()
+_GENERATOR_LOCK = RLock()
 """Lock of the global generators, for one thread at a time."""
 
 
 @contextmanager
-def lent_stream(seed: int, purpose: Purpose, *counters: int, device: torch.device | str = "cpu") -> Iterator[None]:
+def use_stream(seed: int, purpose: Purpose, *counters: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Use the stream (seed, purpose, counters) as the global generator, for layers and other code that draws from it.
 
     The state of the generator is restored afterwards. Only one thread at a time can be inside such a block; other
@@ -58,7 +58,7 @@ def lent_stream(seed: int, purpose: Purpose, *counters: int, device: torch.devic
         counters: further integers, such as the iteration.
         device: device of the global generator.
     """
-    with _LENDING:
+    with _GENERATOR_LOCK:
         yield from _lent(stream_seed(seed, purpose, *counters), torch.device(device))
 
 

@@ -22,7 +22,7 @@ from dop_lightning.problems.tags import RESERVED
 DENSITY_THRESHOLD = 0.1
 """An entry counts as corrupted if |ŝ| exceeds this fraction of the scale of the observation."""
 
-NOTICED = 5.0
+MIN_DEVIATION = 5.0
 """In a noise-limited frame, an entry counts as corrupted if |ŝ| exceeds this many standard deviations of the noise."""
 
 RANK_TOLERANCE = 0.05
@@ -35,7 +35,7 @@ NEGLIGIBLE = 1e-8
 def least_corruption(problem: Problem) -> float:
     """Return the threshold of |ŝ| above which an entry counts as corrupted, in units of y."""
     threshold = DENSITY_THRESHOLD * scale(problem)
-    return threshold if problem.noise is None else min(threshold, NOTICED * problem.noise)
+    return threshold if problem.noise is None else min(threshold, MIN_DEVIATION * problem.noise)
 
 
 class Scorer:

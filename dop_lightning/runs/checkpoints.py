@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dop_lightning.foundation.renamed import renamed_arguments
 from dop_lightning.foundation.saved_state import load_state, state_checksum
 
 FORMAT = "dop checkpoint 1"
@@ -26,12 +27,13 @@ def previous(file: Path) -> Path:
     return file.with_name(f"{file.stem}.previous.pt")
 
 
-def read_batch(file: Path, mark: str = "") -> dict[str, Any]:
+@renamed_arguments(mark="fingerprint")
+def read_batch(file: Path, fingerprint: str = "") -> dict[str, Any]:
     """Read the checkpoint file of a batch.
 
     Args:
         file: path of the file, in a checkpoint folder.
-        mark: fingerprint of the run; if empty, files of any run are accepted.
+        fingerprint: fingerprint of the run; if empty, files of any run are accepted.
 
     Raises:
         ValueError: the file is missing, damaged, incomplete or belongs to another run.
@@ -41,7 +43,7 @@ def read_batch(file: Path, mark: str = "") -> dict[str, Any]:
         raise ValueError(f"{file}: damaged, or not a checkpoint written by dop (it has no known format)")
     if lacking := _lacking(content):
         raise ValueError(f"{file}: incomplete checkpoint ({lacking} is missing)")
-    if mark and content["run"] not in ("", mark):
+    if fingerprint and content["run"] not in ("", fingerprint):
         raise ValueError(f"{file}: belongs to another run, with other settings or data")
     return content
 

@@ -15,7 +15,7 @@ CURVES = Path("checkpoints") / "curves"
 
 HEADER = "problem,iteration,tag,value\n"
 
-TRIES = 10
+MAX_TRIES = 10
 
 _MARK = "#"
 """Separator between a line and its checksum."""
@@ -35,7 +35,7 @@ def rebuild(inputs: Callable[[], Iterable[Path]], build: Callable[[], object]) -
         build: reads the inputs and writes the file, atomically.
     """
     seen = _stamp(inputs())
-    for _ in range(TRIES):
+    for _ in range(MAX_TRIES):
         build()
         now = _stamp(inputs())
         if now == seen:
@@ -72,7 +72,7 @@ def curve_files(run: Path) -> Iterator[Path]:
         yield from (folder / name for name in sorted(names, key=lambda name: (len(name), name)))
 
 
-def whole_lines(text: str) -> str:
+def complete_lines(text: str) -> str:
     """Return ``text`` without an incomplete last line, which a process is writing or did not finish writing."""
     return text[: text.rfind("\n") + 1]
 
@@ -89,7 +89,7 @@ class CurveLines(NamedTuple):
     damaged: int
 
 
-def seal_lines(text: str, crc: int = 0) -> str:
+def add_line_checksums(text: str, crc: int = 0) -> str:
     """Append a checksum to each line, as a fifth column.
 
     Each checksum continues the one of the previous line, so that a missing line is detected.
@@ -117,7 +117,7 @@ def append_lines(path: Path, text: str) -> None:
             file.seek(-_LENGTH, os.SEEK_END)
             end = file.read().decode("ascii", "replace")
         crc = int(end[1:-1], 16) if re.fullmatch(f"{_MARK}[0-9a-f]{{8}}\n", end) else 0
-    append_text(path, seal_lines(text, crc))
+    append_text(path, add_line_checksums(text, crc))
 
 
 def read_lines(path: Path) -> CurveLines:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-MOST_SHOWN = 3
+MAX_SHOWN = 3
 """Maximum number of differences or names in a message."""
 
 _LONGEST = 60
@@ -62,8 +62,8 @@ def listed(words: Sequence[object]) -> str:
     >>> listed(["a", "b"]), listed(list("abcde"))
     ('a, b', 'a, b, c and 2 more')
     """
-    text = ", ".join(str(word) for word in words[:MOST_SHOWN])
-    return text if len(words) <= MOST_SHOWN else f"{text} and {len(words) - MOST_SHOWN} more"
+    text = ", ".join(str(word) for word in words[:MAX_SHOWN])
+    return text if len(words) <= MAX_SHOWN else f"{text} and {len(words) - MAX_SHOWN} more"
 
 
 def show(value: Any) -> str:

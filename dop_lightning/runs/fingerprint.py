@@ -1,6 +1,6 @@
 """Fingerprint of a run with files of version 2: one hash of its settings and all of its problems.
 
-Runs of the current version have a mark for each problem instead, see :mod:`dop_lightning.runs.marks`.
+Runs of the current version have a digest for each problem instead, see :mod:`dop_lightning.runs.digests`.
 """
 
 import hashlib

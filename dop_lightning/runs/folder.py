@@ -40,10 +40,10 @@ class RunManifest:
     Attributes:
         fingerprint: fingerprint of the run at its first start; its checkpoints contain it.
         problems: one entry per problem: ``name``, ``seed``, ``shape``, ``attributes``, ``tiles`` if it has any, and
-            from version 3 on ``mark`` and ``rates``, see :mod:`dop_lightning.runs.marks`.
+            from version 3 on ``mark`` (a digest) and ``rates``, see :mod:`dop_lightning.runs.digests`.
         batches: names of the problems and tiles of each batch.
         version: version of the files of the run, at most :data:`VERSION`.
-        settings: mark of the settings that apply to all problems; empty before version 3.
+        settings: digest of the settings that apply to all problems; empty before version 3.
         threads: number of threads per process; ``None`` if it was not recorded.
     """
 

@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 from dop_lightning.problems.problem import Problem
 from dop_lightning.runs.differences import Difference, differences, listed, show
+from dop_lightning.runs.digests import RATES, common_settings, given_rates
 from dop_lightning.runs.fingerprint import fingerprint, without_modules
 from dop_lightning.runs.folder import VERSION, RunFolder, RunManifest
-from dop_lightning.runs.marks import RATES, common_settings, given_rates
 from dop_lightning.runs.request import RunRequest
 
 Entry = dict[str, Any]
@@ -99,19 +99,19 @@ def recorded_rates(run: Path, problems: Sequence[Problem]) -> list[dict[str, Any
 def match(manifest: RunManifest, request: RunRequest) -> tuple[list[Entry | None], list[Entry]]:
     """Match the problems of a run to those of a request, independent of their names and order.
 
-    Problems match if attributes, seed and mark are equal. Files of version 2 have no marks; their shapes are compared
-    instead. Equal problems are matched in order.
+    Problems match if attributes, seed and digest are equal. Files of version 2 have no digests; their shapes are
+    compared instead. Equal problems are matched in order.
 
     Returns:
         The entry of each whole problem of the request, ``None`` for new ones; and the entries missing from the request.
     """
-    has_marks = manifest.version >= VERSION
+    has_digests = manifest.version >= VERSION
     waiting: dict[str, list[Entry]] = defaultdict(list)
     for entry in manifest.problems:
-        waiting[_identity(entry, entry.get("mark" if has_marks else "shape"))].append(entry)
+        waiting[_identity(entry, entry.get("mark" if has_digests else "shape"))].append(entry)
     entries: list[Entry | None] = []
     for place, whole in enumerate(request.wholes):
-        content = request.marks[place] if has_marks else list(whole.shape)
+        content = request.digests[place] if has_digests else list(whole.shape)
         same = waiting[_identity(_listing(whole), content)]
         entries.append(same.pop(0) if same else None)
     return entries, [entry for same in waiting.values() for entry in same]
@@ -143,7 +143,7 @@ class _Comparison:
         self.manifest = self.folder.check_resumable()
 
     @property
-    def _has_marks(self) -> bool:
+    def _has_digests(self) -> bool:
         return self.manifest.version >= VERSION
 
     def _refuse(self, *reasons: object) -> NoReturn:
@@ -153,14 +153,14 @@ class _Comparison:
 
     def check_settings(self) -> None:
         """Compare the settings that apply to all problems."""
-        if self._has_marks and self.manifest.settings == self.request.settings_mark:
+        if self._has_digests and self.manifest.settings == self.request.settings_digest:
             return
-        if not self.saved and not self._has_marks:
+        if not self.saved and not self._has_digests:
             return  # the fingerprint is compared instead
         of_run = common_settings(self.saved, self.request.growing)
         if different := list(differences(of_run, self.request.settings)):
             self._refuse(*different)
-        if self._has_marks:
+        if self._has_digests:
             self._refuse(f"its settings differ, see {self.folder.config_path}")
 
     def problems(self) -> KnownRun:
@@ -168,7 +168,7 @@ class _Comparison:
         entries, missing = match(self.manifest, self.request)
         if missing:
             self._refuse_missing(entries, missing)
-        if not self._has_marks:
+        if not self._has_digests:
             entries = self._with_rates(entries)
         return KnownRun(self.manifest.fingerprint, entries, self.manifest.batches, self.manifest.threads)
 
@@ -189,10 +189,10 @@ class _Comparison:
         )
 
     def _refuse_changed(self, entry: Entry, places: list[int], different: list[Difference]) -> NoReturn:
-        """Refuse problems with the attributes and the seed of an entry, but another mark."""
-        whole_marks = [self.request.marks[place].partition("-")[0] for place in places]
+        """Refuse problems with the attributes and the seed of an entry, but another digest."""
+        whole_digests = [self.request.digests[place].partition("-")[0] for place in places]
         tiling = [each for each in different if each.key in _TILING]
-        if tiling and entry.get("mark", "").partition("-")[0] in whole_marks:
+        if tiling and entry.get("mark", "").partition("-")[0] in whole_digests:
             self._refuse(*tiling)
         paths = [getattr(self.request.wholes[place].source, "path", None) for place in places]
         reasons = [*paths[: len(paths) == 1], *(each for each in different if each.key == "data.mask")]
@@ -215,7 +215,7 @@ class _Comparison:
                 self._refuse(*(Difference(f"model.{key} of {name}", saved, given) for name, saved, given in different))
 
     def _with_rates(self, entries: list[Entry | None]) -> list[Entry | None]:
-        """Check the fingerprint of a run of version 2, which has no marks, and add the rates of its problems."""
+        """Check the fingerprint of a run of version 2, which has no digests, and add the rates of its problems."""
         place_of = {entry["name"]: place for place, entry in enumerate(entries) if entry is not None}
         places = [place_of[entry["name"]] for entry in self.manifest.problems]
         problems: list[Problem] = []

@@ -20,10 +20,10 @@ from dop_lightning.runs.locks import is_held
 PROCESSES = Path("checkpoints") / "processes"
 """Folder with one file per process of a run."""
 
-SILENCE = 120.0
+MAX_SILENCE = 120.0
 """Seconds without a heartbeat after which a process on another machine counts as lost. Slow processes have longer."""
 
-_SAME_START = 2.0
+_START_TOLERANCE = 2.0
 """Tolerance of the start time of a process, in seconds."""
 
 End = Literal["", "finished", "stopped", "failed"]
@@ -93,7 +93,7 @@ class Heartbeat:
             now: current time in seconds since 1970; by default the system time.
         """
         silence = (time.time() if now is None else now) - self.time
-        return not self.end and silence > max(SILENCE, 5 * self.pause)
+        return not self.end and silence > max(MAX_SILENCE, 5 * self.pause)
 
     @property
     def seconds_left(self) -> float | None:
@@ -125,7 +125,7 @@ def _is_running(pid: int, started: float) -> bool:
 
     try:
         process = psutil.Process(pid)
-        is_same = abs(process.create_time() - started) <= _SAME_START
+        is_same = abs(process.create_time() - started) <= _START_TOLERANCE
         return is_same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
@@ -166,7 +166,7 @@ def remove_heartbeats(run: Path, processes: int) -> None:
             _file(run, beat.rank).unlink(missing_ok=True)
 
 
-class AtWork:
+class ActiveBatches:
     """Record the batches that a process is advancing, in a small file that shows them if a batch kills the process.
 
     A line is written before each block, without waiting for the disk.
@@ -180,7 +180,7 @@ class AtWork:
     """
 
     def __init__(self, run: Path, rank: int) -> None:
-        self.path = _at_work_file(run, rank)
+        self.path = _active_file(run, rank)
         make_folder(self.path.parent)
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
 
@@ -196,10 +196,10 @@ class AtWork:
         self.path.unlink(missing_ok=True)
 
 
-def read_at_work(run: Path, rank: int) -> list[int]:
+def read_active_batches(run: Path, rank: int) -> list[int]:
     """Return the batches that a dead process was advancing; empty if it had not begun or ended normally."""
     try:
-        line = _at_work_file(run, rank).read_bytes().split(b"\n")[0].decode()
+        line = _active_file(run, rank).read_bytes().split(b"\n")[0].decode()
         return [int(number) for number in line.split(",") if number]
     except (OSError, ValueError):
         return []
@@ -214,7 +214,7 @@ def log_of_process() -> str | None:
     return str(path) if path.is_file() else None
 
 
-def _at_work_file(run: Path, rank: int) -> Path:
+def _active_file(run: Path, rank: int) -> Path:
     return run / PROCESSES / f"{rank:04d}.at-work"
 
 

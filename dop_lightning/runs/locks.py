@@ -17,7 +17,7 @@ except ImportError:  # Windows
 _FLOCK = {"linux": "@hhqqi", "darwin": "@qqihh"}
 """Layout of struct flock on 64-bit systems: (type, whence, start, length, pid); on macOS type and whence are last."""
 
-_HELD_HERE: set[Path] = set()
+_HELD_LOCKS: set[Path] = set()
 """Files in which this process holds locks."""
 
 
@@ -34,7 +34,7 @@ def is_held(path: Path, number: int | None = None) -> bool | None:
     Returns:
         ``None`` if unknown, because the system or the file system does not support record locks.
     """
-    if path.resolve() in _HELD_HERE:
+    if path.resolve() in _HELD_LOCKS:
         return True
     form = _FLOCK.get(sys.platform)
     if fcntl is None or form is None:
@@ -83,7 +83,7 @@ class Claims:
         if self._descriptor is None:
             make_folder(self.path.parent)
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            _HELD_HERE.add(self.path.resolve())
+            _HELD_LOCKS.add(self.path.resolve())
         taken = []
         for number in numbers:
             try:
@@ -123,4 +123,4 @@ class Claims:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-            _HELD_HERE.discard(self.path.resolve())
+            _HELD_LOCKS.discard(self.path.resolve())

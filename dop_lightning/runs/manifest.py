@@ -68,7 +68,7 @@ def write_manifest(
     fingerprint: str = "",
     threads: int | None = None,
 ) -> None:
-    """Save the resolved config and the list of all problems with their marks.
+    """Save the resolved config and the list of all problems with their digests.
 
     Args:
         run: folder of the run.
@@ -89,7 +89,7 @@ def write_manifest(
             "seed": problem.seed,
             "shape": list(problem.shape),
             "attributes": dict(problem.attributes),
-            "mark": mark,
+            "mark": digest,
             "rates": rates,
             **(
                 {"tiles": [tile.name for tile in mosaics[problem.name].tiles.values()]}
@@ -97,12 +97,12 @@ def write_manifest(
                 else {}
             ),
         }
-        for problem, mark, rates in zip(problems, request.marks, request.rates, strict=True)
+        for problem, digest, rates in zip(problems, request.digests, request.rates, strict=True)
     ]
     manifest = {
         "version": VERSION,
         "fingerprint": fingerprint or request.fingerprint,
-        "settings": request.settings_mark,
+        "settings": request.settings_digest,
         "problems": entries,
         "batches": [list(batch) for batch in batches],
         **({} if threads is None else {"threads": threads}),

@@ -12,7 +12,7 @@ PIECES = "pieces"
 """Replaces the fingerprint of the settings in the manifest."""
 
 
-def holds_pieces(run: Path) -> bool:
+def has_pieces(run: Path) -> bool:
     """Return whether a folder contains the results of matrices that were read in pieces.
 
     Raises:
@@ -32,7 +32,7 @@ def require_pieces(run: Path) -> None:
         OSError: the manifest cannot be read.
     """
     require_original(RunFolder(run).manifest_path)
-    if RunFolder(run).has_run and not holds_pieces(run):
+    if RunFolder(run).has_run and not has_pieces(run):
         raise ValueError(
             f"{run}: holds a run of matrices that were read into memory; use another --out for matrices that are "
             "read in pieces"

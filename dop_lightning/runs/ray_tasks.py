@@ -22,13 +22,13 @@ from dop_lightning.foundation.launched import CHILD
 PAUSE = 0.5
 """Seconds between two checks of a task for the end of its command or a request to stop."""
 
-FOREIGN = ("SLURM_", "TORCHELASTIC_", "OMPI_", "PMI_")
+LAUNCHER_PREFIXES = ("SLURM_", "TORCHELASTIC_", "OMPI_", "PMI_")
 """Variables of launchers that may have started Ray. Removed, so that commands do not act as their processes."""
 
 OBJECT_STORE = 80 * 2**20
 """Object store of a local cluster in bytes; small, since tasks only return an exit status."""
 
-PATIENCE = 10.0
+CONNECTION_TIMEOUT = 10.0
 """Seconds to wait for an answer from the address of a cluster."""
 
 _PR_SET_PDEATHSIG = 1
@@ -101,8 +101,8 @@ class RayTasks:
         devices: number of devices that a task uses, at least 0.
 
     Raises:
-        ValueError: no cluster answers at the address within :data:`PATIENCE` seconds, or a task needs more than the
-            cluster has.
+        ValueError: no cluster answers at the address within :data:`CONNECTION_TIMEOUT` seconds, or a task needs more
+            than the cluster has.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ def _connect(address: str | None) -> Any:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
     else:
-        os.environ.setdefault("RAY_py_gcs_connect_timeout_s", f"{PATIENCE:.0f}")
+        os.environ.setdefault("RAY_py_gcs_connect_timeout_s", f"{CONNECTION_TIMEOUT:.0f}")
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # tries to connect
         if address != "auto":
             _require_answer(address)
@@ -245,9 +245,9 @@ def _require_answer(address: str) -> None:
     if not host or not port:
         raise ValueError(_no_cluster(address, "it must be HOST:PORT or auto"))
     try:
-        socket.create_connection((host, port), timeout=PATIENCE).close()
+        socket.create_connection((host, port), timeout=CONNECTION_TIMEOUT).close()
     except TimeoutError as error:
-        raise ValueError(_no_cluster(address, f"no answer within {PATIENCE:.0f} s")) from error
+        raise ValueError(_no_cluster(address, f"no answer within {CONNECTION_TIMEOUT:.0f} s")) from error
     except OSError as error:
         raise ValueError(_no_cluster(address, error.strerror or str(error))) from error
 
@@ -284,7 +284,7 @@ def _run(task: RayTask, stop: Path, environment: Mapping[str, str]) -> int:
     """Run a command and return its exit status."""
     if _exists(stop):
         return 128 + signal.SIGTERM
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_PREFIXES)}
     variables |= {**environment, **task.environment, CHILD: str(os.getpid())}
     library, parent = (ctypes.CDLL(None) if sys.platform == "linux" else None), os.getpid()
 

@@ -1,13 +1,14 @@
-"""Request of a run: the settings of a start, and its problems with their marks and rates."""
+"""Request of a run: the settings of a start, and its problems with their digests and rates."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from dop_lightning.foundation.renamed import RenamedAttribute
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.problems.problem import Problem
-from dop_lightning.runs.marks import common_settings, given_rates, problem_mark, run_mark, settings_mark
+from dop_lightning.runs.digests import common_settings, given_rates, problem_digest, run_digest, settings_digest
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,14 @@ class RunRequest:
         return common_settings(self.config, self.growing)
 
     @cached_property
-    def settings_mark(self) -> str:
+    def settings_digest(self) -> str:
         """Mark of these settings."""
-        return settings_mark(self.settings)
+        return settings_digest(self.settings)
 
     @cached_property
-    def marks(self) -> list[str]:
+    def digests(self) -> list[str]:
         """Mark of each whole problem."""
-        return [problem_mark(whole, self.mosaics.get(whole.name)) for whole in self.wholes]
+        return [problem_digest(whole, self.mosaics.get(whole.name)) for whole in self.wholes]
 
     @cached_property
     def rates(self) -> list[dict[str, Any]]:
@@ -53,9 +54,13 @@ class RunRequest:
     @cached_property
     def fingerprint(self) -> str:
         """Fingerprint of a run that starts with this request."""
-        return run_mark(self.settings_mark, self.marks, self.rates)
+        return run_digest(self.settings_digest, self.digests, self.rates)
 
     def parts(self, place: int) -> list[Problem]:
         """Return the parts of a whole problem that the engine recovers: its tiles, or the problem itself."""
         whole = self.wholes[place]
         return list(self.mosaics[whole.name].tiles.values()) if whole.name in self.mosaics else [whole]
+
+    # Old names, until version 0.3.
+    settings_mark = RenamedAttribute("settings_digest")
+    marks = RenamedAttribute("digests")

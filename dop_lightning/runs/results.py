@@ -102,7 +102,7 @@ def read_metrics(run: Path) -> Iterator[Metric]:
     return RunFolder(run).metrics()
 
 
-def remaining(run: Path, problems: Sequence[Problem], maximum: int) -> dict[str, float]:
+def remaining_iterations(run: Path, problems: Sequence[Problem], maximum: int) -> dict[str, float]:
     """Estimate the remaining iterations of each problem from the results of a run, to distribute work.
 
     Args:

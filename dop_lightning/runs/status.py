@@ -20,7 +20,7 @@ STATUSES = ("done", "stable", "diverged", "running", "starting", "waiting", "int
 ENDS = ("done", "stable", "diverged")
 """Statuses of finished problems."""
 
-BAD = ("failed", "lost")
+FAILED_STATUSES = ("failed", "lost")
 
 _ERROR = re.compile(r"(dop \w+: error|\w*(Error|Exception)): ")
 """Last line of the log of a command that was refused or failed."""
@@ -120,7 +120,9 @@ class RunStatus:
     @property
     def has_failed(self) -> bool:
         """Whether the run or one of its processes failed, was killed or is lost."""
-        return self.status in BAD or any(process.trouble for process in self.processes if self.status != "done")
+        return self.status in FAILED_STATUSES or any(
+            process.trouble for process in self.processes if self.status != "done"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return a representation for JSON."""
@@ -152,7 +154,7 @@ def read_status(folders: Sequence[Path], now: float | None = None) -> list[RunSt
     return [_status(run, name, now) for run, name in named_runs(folders)]
 
 
-def is_at_work(run: Path) -> bool:
+def is_running(run: Path) -> bool:
     """Return whether any process of a run is running."""
     return any(beat.life(run) == "running" for beat in read_heartbeats(run))
 
@@ -252,7 +254,7 @@ def _overall(problems: Sequence[ProblemStatus], processes: Sequence[ProcessStatu
         return "starting" if is_starting else "running", "; ".join(filter(None, [troubles, *notes]))
     if statuses <= set(ENDS):
         return "done", ""
-    for bad in BAD:
+    for bad in FAILED_STATUSES:
         if bad in statuses:
             return bad, troubles
     stopped = [process.beat.reason for process in processes if process.beat.end == "stopped" and process.beat.reason]

@@ -20,10 +20,10 @@ from dop_lightning.runs.copies import check_config, check_manifest, copy_of
 from dop_lightning.runs.curves import curve_files, merged_curves, read_lines
 from dop_lightning.runs.damage import find_damage
 from dop_lightning.runs.folder import METRICS, RESULT, TABLE, RunFolder
-from dop_lightning.runs.pieces import holds_pieces
+from dop_lightning.runs.pieces import has_pieces
 from dop_lightning.runs.results import render_csv
 
-ANEW = "resuming the run rewrites it"
+REWRITE_NOTE = "resuming the run rewrites it"
 RESTORED = "resuming the run restores it from its copy"
 
 
@@ -62,13 +62,13 @@ def verify_run(run: Path) -> Iterator[Verdict]:
             yield Verdict(file, what, "it cannot be used as ckpt_path")
     for path in sorted(run.rglob(RESULT)):
         for damage in find_damage(path.parent.parent, path.parent.name):
-            yield Verdict(damage.path, damage.what, ANEW)
+            yield Verdict(damage.path, damage.what, REWRITE_NOTE)
 
 
 def _settings(folder: RunFolder) -> Iterator[Verdict]:
     checks = [
         (folder.manifest_path, check_manifest, "the run cannot be resumed, because the copy cannot be used either"),
-        (folder.config_path, check_config, f"{ANEW}; passing it as --config is refused"),
+        (folder.config_path, check_config, f"{REWRITE_NOTE}; passing it as --config is refused"),
     ]
     for path, check, then in checks[:1] if _holds_pieces(folder) else checks:
         of_copy, copy = check(copy_of(path)), copy_of(path)
@@ -76,13 +76,13 @@ def _settings(folder: RunFolder) -> Iterator[Verdict]:
             is_whole = copy.is_file() and not of_copy
             yield Verdict(path, what, RESTORED if is_whole else then)
         if of_copy and copy.exists():
-            yield Verdict(copy, of_copy, ANEW)
+            yield Verdict(copy, of_copy, REWRITE_NOTE)
 
 
 def _holds_pieces(folder: RunFolder) -> bool:
     """Return whether matrices were read in pieces, judging by the missing config if the manifest is damaged."""
     try:
-        return holds_pieces(folder.path)
+        return has_pieces(folder.path)
     except (OSError, ValueError):
         return not (folder.config_path.exists() or copy_of(folder.config_path).exists())
 
@@ -116,7 +116,7 @@ def _curves(folder: RunFolder) -> Iterator[Verdict]:
         known = set(merged_curves(run).encode().splitlines())
         odd = [line for line in metrics.read_bytes().splitlines() if line not in known]
         if odd and not any(read_lines(file).damaged for file in files):
-            yield Verdict(metrics, f"{len(odd)} damaged lines", ANEW)
+            yield Verdict(metrics, f"{len(odd)} damaged lines", REWRITE_NOTE)
 
 
 def _table(folder: RunFolder) -> Iterator[Verdict]:
@@ -126,7 +126,7 @@ def _table(folder: RunFolder) -> Iterator[Verdict]:
     except (OSError, ValueError):  # a damaged file, which is reported itself
         return
     if path.is_file() and path.read_bytes() != expected.encode():
-        yield Verdict(path, "differs from the results of the problems", f"dop table rebuilds it, and {ANEW}")
+        yield Verdict(path, "differs from the results of the problems", f"dop table rebuilds it, and {REWRITE_NOTE}")
 
 
 def _said(check: Callable[[Path], object], file: Path) -> str:

@@ -1,4 +1,4 @@
-"""GPUs that are there and not used: what is found, and what is said of it."""
+"""Unused GPUs: detection, and the hint that is printed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The command ``dop``: in this process where it can be, as a process of its own where it must."""
+"""The command ``dop``, in this process if possible, otherwise in a subprocess."""
 
 import argparse
 import inspect

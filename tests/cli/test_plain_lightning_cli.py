@@ -1,4 +1,4 @@
-"""A LightningCLI of one's own around the module and the data modules."""
+"""A custom LightningCLI with the module and the data modules."""
 
 import json
 from pathlib import Path

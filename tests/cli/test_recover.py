@@ -1,4 +1,4 @@
-"""What the options of ``dop recover`` mean: the config they stand for, tiles, memory, presets, masks and ranges."""
+"""Options of ``dop recover``: config, tiles, memory, presets, masks and ranges."""
 
 import re
 import shutil

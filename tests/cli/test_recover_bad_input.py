@@ -1,4 +1,4 @@
-"""Whatever is wrong with what ``dop recover`` is given: one line that says so, status 2, and nothing written."""
+"""Invalid input of ``dop recover``: one line, status 2, and no output."""
 
 import errno
 import io
@@ -26,7 +26,7 @@ TINY = ["--width", "2", "--iterations", "2", "--device", "cpu", "--precision", "
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes that says it has 2.5 billion pixels."""
+    """A PNG of a few bytes whose header specifies 2.5 billion pixels."""
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 50_001)) + chunk(b"IEND", b"")
     return SIGNATURE + content
@@ -207,7 +207,7 @@ def test_a_constant_image_is_recovered(level: int, channels: int, folder: Path, 
 
 @pytest.mark.parametrize("where", ["recovered.png", "result.json", "manifest.json", "batch-0000.pt", "results.csv"])
 def test_a_full_disk_leaves_no_half_file(where: str, folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever file does not fit: one line, what was there stays whole, and the same command goes on."""
+    """If any file does not fit on the disk: one line, earlier files stay complete, and the same command resumes."""
     replace = Path.replace
 
     def full(self: Path, target: Path) -> Path:

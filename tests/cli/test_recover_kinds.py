@@ -1,6 +1,6 @@
-"""Every kind × depth × mode × size through ``dop recover``: what comes back is a file like the one that went in.
+"""Every format, depth, mode and size through ``dop recover``: the result has those of the input.
 
-Files are looked at by Pillow, tifffile and NumPy here, not by the code that has read and written them.
+Results are read with Pillow, tifffile and NumPy, not with the code under test.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ INSTANT = ["--preset", "instant", "--device", "cpu"]
 """Options of the second size: files are the same without a network, in half of the time."""
 
 LOSSY = {"jpeg-grey", "jpeg-rgb", "webp-lossy", "webp-lossy-alpha"}
-"""Kinds that come back as PNG."""
+"""Formats that are returned as PNG."""
 
 
 @pytest.fixture(scope="module", params=SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
@@ -52,7 +52,7 @@ def photograph(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     with Image.open(path) as image:
         image.load()
-        # Pillow tells neither the depth of a PNG nor that of a BMP
+        # Pillow reports the depth of neither PNG nor BMP
         bits = data[24] if image.format == "PNG" else data[28] if image.format == "BMP" else 8
         found = {
             "size": (image.height, image.width),
@@ -82,7 +82,7 @@ def tiff(path: Path) -> dict[str, Any]:
             "shape": samples.shape,
             "bits": page.bitspersample,
             "pages": len(file.pages),
-            # JPEG in a TIFF loses, so that its colours come back as they are rather than as YCbCr
+            # JPEG in a TIFF is lossy, so colours are returned as RGB rather than as YCbCr
             "photometric": "RGB" if page.photometric.name == "YCBCR" else page.photometric.name,
             "separate": separate,
             "extrasamples": page.extrasamples,

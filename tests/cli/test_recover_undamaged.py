@@ -1,4 +1,4 @@
-"""``dop recover --undamaged``: values that are known to be undamaged come back as they are in the file."""
+"""``dop recover --undamaged``: values that are known to be undamaged are returned unchanged."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from dop_lightning.cli.main import main
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with a photograph with white pixels, and a picture of where it is."""
+    """The working directory, with a photograph with white pixels, and a picture of their positions."""
     monkeypatch.chdir(tmp_path)
     pixels = np.fromfunction(lambda i, j, k: 80 + i + j + 5 * k, (40, 40, 3)).astype(np.uint8)
     random = np.random.default_rng(0)

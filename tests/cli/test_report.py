@@ -31,7 +31,7 @@ def test_a_page_of_a_run_of_images(dop, tmp_path: Path, monkeypatch: pytest.Monk
     assert "dop fit --config run/config.yaml --trainer.default_root_dir run-again" in page.text("code")
     assert "class_path: SkipUNet" in page.text("pre")[-1] or "SkipUNet" in page.text("pre")[-1]
     assert dop("report", "run").status == 0
-    # what the page tells to repeat, runs
+    # the command of the page that repeats the run works
     command = page.text("code")[0].split()
     assert dop(*command[1:]).status == 0
     assert (tmp_path / "run-again" / "results.csv").is_file()

@@ -132,7 +132,7 @@ def test_a_table_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for seed, name in enumerate(("a", "b", "truth")):
         np.savetxt(tmp_path / f"{name}.csv", matrix(tmp_path / "a.npy", seed)[0], delimiter=",")
     data, truth, out = [str(tmp_path / f"{name}.csv") for name in "ab"], str(tmp_path / "truth.csv"), tmp_path / "out"
-    for _ in range(2):  # at the start, and when it goes on
+    for _ in range(2):  # at the start, and when resumed
         assert main(["separate", *data, "--truth", truth, "--out", str(out), "--iterations", "25"]) == 0
         assert sorted(names) == ["a.csv", "b.csv", "truth.csv"]
         names.clear()
@@ -165,7 +165,7 @@ def test_a_folder_of_frames_becomes_background_and_foreground(tmp_path: Path, co
     assert found.frame_name(2) == "frame2"
     pixels = np.stack(list(found)).transpose(0, 2, 3, 1).reshape(backgrounds.shape)
     assert np.abs(pixels.astype(float) - backgrounds).mean() < 1.5
-    assert np.abs(pixels.astype(float) - backgrounds).max() < 40, "nothing of what moves is in the background"
+    assert np.abs(pixels.astype(float) - backgrounds).max() < 40, "the background contains moving objects"
     moving = (
         np.abs(frames.astype(int) - backgrounds).max(axis=-1) > 100
         if colour

@@ -39,7 +39,7 @@ def test_a_live_run(dop, monkeypatch: pytest.MonkeyPatch) -> None:
         def on_train_batch_end(self, *args: Any) -> None:
             seen.append((dop("status", "run"), dop("table", "run").err))
 
-    monkeypatch.setattr("dop_lightning.lightning.callbacks.heartbeat._SHARE", 0)
+    monkeypatch.setattr("dop_lightning.lightning.callbacks.heartbeat._TIME_DIVISOR", 0)
     monkeypatch.setattr(runner, "ProcessHeartbeat", lambda: ProcessHeartbeat(1e-9))
     trainer_fit = pl.Trainer.fit
 

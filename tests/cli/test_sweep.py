@@ -25,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def states(dop, *arguments: str) -> list[str]:
-    """The states that the plan tells."""
+    """States in the printed plan."""
     table = dop(*arguments, "--dry-run").out.split("\n\n")[0].splitlines()
     start, end = table[0].index("status"), table[0].index("folder")
     return [line[start:end].strip() for line in table[1:]]

@@ -36,7 +36,7 @@ def write_run(
 
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sweep of two points that have ended, one that is at work and one that has not begun."""
+    """A sweep of two finished points, a running one and a waiting one."""
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "out"
     names = ["rank-2_alpha-100", "rank-10_alpha-100", "rank-10_alpha-5", "rank-2_alpha-5"]
@@ -150,7 +150,7 @@ def test_each_and_mean_say_what_a_row_is(seeds: None, sweep: Path, dop) -> None:
         *["done"] * 3,
     ]
     rows = [line.split() for line in dop("table", "out", "--mean").out.splitlines()]
-    # two files of one name in a run: they are not told by what differs, so that the run and the first problem are named
+    # two files of one name in a run: their differences do not identify them, so the run and the first problem are named
     assert rows[0][:5] == ["problem", "run", "signal.rank", "alpha", "seeds"]
     assert [row[-1] for row in rows[1:5]] == ["20.00", "30.00*", "10.00", "20.00"]
 

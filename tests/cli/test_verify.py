@@ -1,4 +1,4 @@
-"""``dop verify``: names damaged files, and says how resuming the run handles them; the run then does it."""
+"""``dop verify``: damaged files, how a resumed run handles them, and that it does."""
 
 import os
 import shutil

@@ -85,7 +85,7 @@ def base_of(settings: Block) -> str:
 
 
 def check(module: str, results: list[dict[str, Any]], run: Path) -> None:
-    """What an example leaves in a run beside its class path."""
+    """Files of a run that an example adds, in addition to its class path."""
     statuses = {"stable"} if module == "loss_stopping" else {"done"}
     assert {result["status"] for result in results} == statuses
     if module == "dead_columns":

@@ -232,7 +232,7 @@ class _Parsed(Exception):
 
 
 def check_script(path: Path, arguments: Sequence[str]) -> None:
-    """Have the parser of a script take arguments; nothing of it runs after that.
+    """Parse arguments with the parser of a script, without running the script.
 
     Raises:
         BlockError: the script does not parse its arguments.

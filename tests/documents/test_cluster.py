@@ -21,7 +21,7 @@ TINY_IMAGES += ["--data.images", "[camera, coffee]", "--model.signal.init_args.s
 TINY_MATRICES = ["--data.n", "[12, 9]", "--data.rank", "[2, 1]", "--data.seeds", "1"]
 
 SRUN = """#!/bin/bash
-# Stands for srun: two nodes with two tasks each.
+# Replaces srun: two nodes with two tasks each.
 shift
 for task in 0 1 2 3; do
     SLURM_NTASKS=4 SLURM_NNODES=2 SLURM_NTASKS_PER_NODE=2 SLURM_NODELIST=localhost SLURM_JOB_NAME=dop \\
@@ -123,7 +123,7 @@ def test_slurm_on_two_nodes() -> None:
 
 
 ENDS = """#!/bin/bash
-# Stands for srun of a job whose time is up.
+# Replaces srun of a job whose time is up.
 exit 143
 """
 

@@ -19,7 +19,8 @@ INTERNAL = {
     *("foundation.plotting", "foundation.quiet", "foundation.readers", "foundation.spread", "foundation.thread_count"),
     *("foundation.user_paths", "foundation.yaml_size", "foundation.checksums", "foundation.saved_state"),
     *("foundation.interrupts", "foundation.tracebacks", "problems.deferred"),
-    *("foundation.launched", "foundation.process_group", "foundation.order_statistics"),
+    *("foundation.launched", "foundation.process_group", "foundation.order_statistics", "foundation.renamed"),
+    "foundation.names_of_0_2",
     *("images.chunked", "images.containers", "images.layout", "images.restoration", "images.settings"),
     *("images.stack_recovery", "images.stacks", "images.live_pictures", "images.live_widget"),
     *("images.history", "images.image_objects", "images.interrupt", "images.measured", "images.preview"),
@@ -39,7 +40,7 @@ INTERNAL = {
         "runs.report",
     ),
 }
-"""Helpers. The command line has pages of its own, and what the root exports is described there."""
+"""Helpers. The command line has separate pages, and exports of the root are described there."""
 
 
 BUILD = """
@@ -71,7 +72,10 @@ def check_redirects(site: Path) -> None:
     """Each old page leads to a page that exists, each old anchor is on its page, and each target exists."""
     table = tomllib.loads((ROOT / "docs" / "_extensions" / "redirects.toml").read_text(encoding="utf-8"))
     anchors = {
-        page.stem: set(re.findall(r'\bid="([^"]+)"', page.read_text(encoding="utf-8"))) for page in site.glob("*.html")
+        page.relative_to(site).with_suffix("").as_posix(): set(
+            re.findall(r'\bid="([^"]+)"', page.read_text(encoding="utf-8"))
+        )
+        for page in site.rglob("*.html")
     }
     for old, new in table["pages"].items():
         assert f'"{new}.html"' in (site / f"{old}.html").read_text(encoding="utf-8")

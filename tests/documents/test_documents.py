@@ -75,7 +75,7 @@ ELSEWHERE = {
     "own_signal.md": "test_own_signal.py",
     "tuning.md": "test_tuning.py",
 }
-"""Pages whose blocks have tests of their own, and the files of these."""
+"""Pages whose blocks have separate tests, and the files of these tests."""
 
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 
@@ -84,7 +84,7 @@ WHOLE = [*PAGES, README, CONTRIBUTING, ROOT / "CHANGELOG.md"]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a reader works: the repository's folders, and files of one's own that the pages speak of."""
+    """Working directory of a reader: the repository's folders, and custom files that the pages mention."""
     prepare(tmp_path)
     random = np.random.default_rng(0)
     for name in ("photo.png", "observed.png", "small.png", "blurred.png", "scans/a.tif", "scans/b.tif", "more/c.png"):

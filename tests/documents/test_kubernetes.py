@@ -83,7 +83,7 @@ def test_a_part_that_there_is_not(index: str | None, got: str, folder: Path, dop
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # two processes that each import all: minutes on a machine that is at work
+@pytest.mark.timeout(1200)  # two processes that each import all: minutes on a busy machine
 def test_two_pods_share_the_problems_of_a_run(folder: Path) -> None:
     tiny = [*TINY, "--data.rank", "1", "--data.seeds", "1", "--data.batch_size", "1"]
     command = [sys.executable, "-m", "dop_lightning", *words(FIT, folder), *tiny]

@@ -1,4 +1,4 @@
-"""The ratio of the learning rates where none is given."""
+"""Default ratio of the learning rates."""
 
 from functools import partial
 from typing import Any

@@ -579,7 +579,7 @@ class Deep(nn.Sequential):
 
 
 def test_loss_that_is_not_finite_is_a_divergence() -> None:
-    """Also where all parameters are: g∘g overflows."""
+    """Even if all parameters are finite: g∘g overflows."""
     state = BatchState(Method(LargeSymmetric, LargeCorruption), matrices(2, 6, 6), 1e-200, 1.0)
     with torch.no_grad():
         state.corruption.g[1, 0, 0] = 1e100
@@ -618,7 +618,7 @@ def test_optimizer_of_a_problem_that_diverged_goes_back_too(optimizer: Callable)
     before = states(state)[1]
     assert state.advance(5) == [1]
     after = states(state)[1]
-    # Adam's count of steps is one for the whole stack: it is that of the problems that went on
+    # Adam's count of steps is one for the whole stack: it is that of the problems that continued
     assert_same_bits(*({k: v for k, v in of.items() if not k.endswith(".step")} for of in (after, before)))
 
 

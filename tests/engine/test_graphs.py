@@ -1,6 +1,6 @@
-"""Iterations as a graph: which of them are captured and replayed, and that they are those of an eager run.
+"""Iterations as a graph: which ones are captured and replayed, and that they equal those of an eager run.
 
-What replays here calls the work again, on the CPU; a GPU is asked for by the last tests alone.
+The replays of most tests call the function again, on the CPU; only the last tests require a GPU.
 """
 
 import gc
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dop_lightning.engine import graphs
 from dop_lightning.engine.descent import BatchState
-from dop_lightning.engine.graphs import WARM_UP, WORTH, Replay, Work
+from dop_lightning.engine.graphs import MIN_REPLAYS, WARM_UP, Replay, Work
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim import capturable
 from dop_lightning.engine.optim.discrepant_sgd import DiscrepantSGD
@@ -136,7 +136,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("settings", METHODS.values(), ids=METHODS.keys())
 def test_replayed_iterations_are_those_of_an_eager_run(settings: dict[str, Any]) -> None:
-    """Those that the graph does see the inputs of their own iteration, in one block or in several."""
+    """Iterations of the graph use the inputs of their iteration, in one block or in several."""
     problems = batch(2)
     eager, whole, parts = (make_state(problems, **settings) for _ in range(3))
     backend = Backend()
@@ -205,7 +205,7 @@ def test_short_blocks_between_releases_are_not_captured() -> None:
     backend = Backend()
     state = replayed(make_state(batch()), backend)
     for _ in range(4):
-        state.advance(WORTH - 1)
+        state.advance(MIN_REPLAYS - 1)
         state.release()
     assert set(backend.done) == {"run"}
 
@@ -213,9 +213,9 @@ def test_short_blocks_between_releases_are_not_captured() -> None:
 def test_short_blocks_of_a_batch_alone_are_captured_after_a_while() -> None:
     backend = Backend()
     state = replayed(make_state(batch()), backend)
-    for _ in range(WORTH + 3):
+    for _ in range(MIN_REPLAYS + 3):
         state.advance(1)
-    assert backend.done == ["run"] * WORTH + ["capture"] + ["replay"] * 3
+    assert backend.done == ["run"] * MIN_REPLAYS + ["capture"] + ["replay"] * 3
 
 
 def test_release_lets_go_of_the_graph_and_of_gradients() -> None:
@@ -425,7 +425,7 @@ def on_gpu(size: int = 1, **settings: Any) -> BatchState:
 
 
 STILL = partial(torch.optim.Adam, lr=1e-12)
-"""θ stays where it is but for rounding. It has to, for a comparison: from atomic sums in the backward pass of the
+"""θ is constant up to rounding, as required for a comparison: from atomic sums in the backward pass of the
 upsampling, which come in any order, two runs of a network diverge within a few iterations."""
 
 
@@ -467,7 +467,7 @@ def test_a_gpu_descends_by_a_graph_as_far_as_without(name: str, size: int) -> No
 
 @pytest.mark.gpu
 def test_a_gpu_replays_every_iteration_with_its_own_input() -> None:
-    """With a network that stays where it is, the losses are those of the inputs."""
+    """With a constant network, the losses are those of the inputs."""
     settings = {"optimizer": STILL, "corruption": None}
     graph, eager = on_gpu(**settings), on_gpu(graphs=False, **settings)
     losses: list[list[float]] = []

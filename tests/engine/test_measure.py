@@ -1,11 +1,11 @@
-"""What a batch takes, measured."""
+"""Measured memory and time of a batch."""
 
 import math
 
 import pytest
 import torch
 
-from dop_lightning.engine.measure import seconds_an_iteration
+from dop_lightning.engine.measure import seconds_per_iteration
 from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.engine.test_run import Counter, Counting
@@ -19,10 +19,10 @@ def test_a_few_iterations_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100))
     monkeypatch.setattr("dop_lightning.engine.measure.time.perf_counter", lambda: next(clock))
     state = counting()
-    assert seconds_an_iteration(state, least=3.0) > 0
+    assert seconds_per_iteration(state, least=3.0) > 0
     assert state.method.turns == [("one", 1)] * 4  # the first is not counted
     state = counting()
-    seconds_an_iteration(state, least=math.inf, most=2)
+    seconds_per_iteration(state, least=math.inf, most=2)
     assert state.iteration == 3
 
 
@@ -30,10 +30,10 @@ def test_others_take_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 8))
     monkeypatch.setattr("dop_lightning.engine.measure.time.perf_counter", lambda: next(clock))
     alone, beside = counting(), [counting() for _ in range(3)]
-    assert 4 * seconds_an_iteration(counting(), beside=beside, most=1) == seconds_an_iteration(alone, most=1)
+    assert 4 * seconds_per_iteration(counting(), beside=beside, most=1) == seconds_per_iteration(alone, most=1)
     assert [other.iteration for other in beside] == [2, 2, 2]
 
 
 def test_what_does_not_fit_is_told() -> None:
     with pytest.raises(OutOfMemoryError):
-        seconds_an_iteration(counting(most=0))
+        seconds_per_iteration(counting(most=0))

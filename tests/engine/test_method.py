@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from dop_lightning.engine.at_once import run_to_end
 from dop_lightning.engine.convex import ConvexMethod, InexactALM
 from dop_lightning.engine.method import Method
+from dop_lightning.engine.runners import run_to_end
 from dop_lightning.engine.state import State
 from dop_lightning.engine.steps import Refinement
 from dop_lightning.model.corruption import Corruption

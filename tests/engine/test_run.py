@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from dop_lightning.engine.at_once import run_to_end
-from dop_lightning.engine.look import Ending, Look
+from dop_lightning.engine.evaluated import Ending, EvaluatedBatch
 from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.roster import Roster
 from dop_lightning.engine.run import Listener, Run
+from dop_lightning.engine.runners import run_to_end
 from dop_lightning.engine.state import Evaluation, OutOfMemoryError, State
 from dop_lightning.problems.problem import Attribute, Problem, ProblemBatch
 
@@ -91,11 +91,11 @@ class Log(Listener):
     def on_block(self, run: Run, state: State, iterations: int) -> None:
         self.said.append(("block", *state.problems.names, iterations))
 
-    def on_evaluation(self, run: Run, look: Look) -> None:
-        self.said.append(("look", *look.problems.names, look.iteration))
+    def on_evaluation(self, run: Run, batch: EvaluatedBatch) -> None:
+        self.said.append(("evaluation", *batch.problems.names, batch.iteration))
 
     def on_evaluated(self, run: Run) -> None:
-        self.said.append("looked")
+        self.said.append("evaluated")
 
     def on_end(self, run: Run, ending: Ending) -> None:
         at = {name: int(ending.evaluation.signal[k]) for k, name in ending.names.items()}
@@ -129,7 +129,7 @@ def test_batches_take_turns_and_all_end_at_the_maximum() -> None:
         *ends,
     ]
     assert {record.status for record in run.records.values()} == {"done"}
-    assert log.said[-1] == "looked"
+    assert log.said[-1] == "evaluated"
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_the_first_block_ends_where_the_method_asks_for_it() -> None:
 
 def test_a_listener_ends_a_problem_after_an_evaluation() -> None:
     class Ends(Listener):
-        def on_evaluation(self, run: Run, look: Look) -> None:
-            if look.iteration == 20:
+        def on_evaluation(self, run: Run, batch: EvaluatedBatch) -> None:
+            if batch.iteration == 20:
                 run.stop("a", "stable")
 
     run, log = make_run(Counter(), batch("a", "b"), block=10, evaluate_every=10, maximum=30)
@@ -204,10 +204,10 @@ def test_a_listener_ends_a_problem_after_an_evaluation() -> None:
 
 def test_a_problem_may_end_in_an_earlier_state() -> None:
     class GoesBack(Listener):
-        def on_evaluation(self, run: Run, look: Look) -> None:
-            if look.iteration == 10:
-                self.earlier = {**look.state.problem_state(1), "iteration": 10}
-            if look.iteration == 20:
+        def on_evaluation(self, run: Run, batch: EvaluatedBatch) -> None:
+            if batch.iteration == 10:
+                self.earlier = {**batch.state.problem_state(1), "iteration": 10}
+            if batch.iteration == 20:
                 run.stop("b", "stable", self.earlier)
 
     run, log = make_run(Counter(), batch("a", "b"), block=10, evaluate_every=10, maximum=30)
@@ -275,8 +275,8 @@ def test_the_scores_of_an_evaluation_are_those_of_the_end() -> None:
     scores: list[Any] = []
 
     class Scores(Listener):
-        def on_evaluation(self, run: Run, look: Look) -> None:
-            scores.append(look.scores)
+        def on_evaluation(self, run: Run, batch: EvaluatedBatch) -> None:
+            scores.append(batch.scores)
 
         def on_end(self, run: Run, ending: Ending) -> None:
             scores.append(ending.scores)
@@ -304,7 +304,7 @@ def test_a_batch_that_all_its_problems_leave_rests_as_it_is() -> None:
     assert [state.problems.names for state in run.roster.resting] == [["a"], ["c"]]
     assert run.roster.resting[0] is at_work
     assert run.records["b"].state == {"count": 10, "iteration": 10}
-    assert all(run.roster.has_left(name) for name in "abc")
+    assert all(run.roster.is_inactive(name) for name in "abc")
     saved = run.roster.entries()
     assert [saved[name]["state"]["count"] for name in "abc"] == [20, 10, 20]
 
@@ -452,8 +452,8 @@ class Scores(Listener):
         self.curves: dict[str, list[float]] = {}
         self.ends: dict[str, float] = {}
 
-    def on_evaluation(self, run: Run, look: Look) -> None:
-        for name, scores in zip(look.problems.names, look.scores, strict=True):
+    def on_evaluation(self, run: Run, batch: EvaluatedBatch) -> None:
+        for name, scores in zip(batch.problems.names, batch.scores, strict=True):
             self.curves.setdefault(name, []).append(scores["own"])
 
     def on_end(self, run: Run, ending: Ending) -> None:

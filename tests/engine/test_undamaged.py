@@ -12,7 +12,7 @@ from dop_lightning.engine.rivals import DetectAndFill, ExtremeValues, FilterMeth
 from dop_lightning.images.presets import PRESETS
 from dop_lightning.images.tiles import cut
 from dop_lightning.problems.problem import Problem, ProblemBatch
-from dop_lightning.runs.marks import problem_mark
+from dop_lightning.runs.digests import problem_digest
 
 SIDE = 48
 
@@ -39,7 +39,7 @@ def recovered(method: Method | FilterMethod, given: Problem, iterations: int) ->
 
 @pytest.mark.parametrize("preset", ["instant", "quick"])
 def test_undamaged_entries_come_back_as_they_were(preset: str) -> None:
-    """A row that would be taken for a dead one, and outliers that would be filled in."""
+    """A row that would be detected as dead, and outliers that would be filled in."""
     given, known = problem()
     method = PRESETS[preset].method(2 if preset == "quick" else None)
     iterations = 125 if preset == "quick" else 1
@@ -82,8 +82,8 @@ def test_tiles_know_their_part_of_them() -> None:
 
 def test_they_are_a_part_of_the_mark_of_a_problem() -> None:
     given, known = problem()
-    marks = {problem_mark(each) for each in (given, replace(given, undamaged=known), replace(given, mask=known))}
-    assert len(marks) == 3
+    digests = {problem_digest(each) for each in (given, replace(given, undamaged=known), replace(given, mask=known))}
+    assert len(digests) == 3
 
 
 def test_other_methods_refuse_them() -> None:

@@ -99,4 +99,4 @@ def test_nothing_is_made_in_a_held_folder_that_was_moved(tmp_path: Path) -> None
             atomic_text(run / "deep" / "a", "3")
     assert (tmp_path / "moved" / "deep" / "a").read_text() == "1"
     shutil.rmtree(run)
-    atomic_text(run / "a", "4")  # which nobody holds any more
+    atomic_text(run / "a", "4")  # whose lock is released

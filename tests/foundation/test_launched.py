@@ -1,4 +1,4 @@
-"""What the environment says of how a process was started."""
+"""Environment variables set by launchers."""
 
 import re
 from collections.abc import Callable

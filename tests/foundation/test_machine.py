@@ -31,7 +31,7 @@ def threads() -> Iterator[None]:
 
 @pytest.fixture
 def quota(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """A container whose file of limits says what the test wants; none at all until then."""
+    """A container whose file of limits has the content that a test sets; initially no file."""
     file = tmp_path / "cpu.max"
     monkeypatch.setattr(runtime, "Path", lambda _: file)
     return file.write_text

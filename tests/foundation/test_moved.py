@@ -1,4 +1,4 @@
-"""Names of version 0.1 still work, with a warning that says what they are now."""
+"""Old names of modules and of their content."""
 
 import ast
 import importlib
@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import dop_lightning
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.foundation.moved import (
     MODULES,
     NAMES,
@@ -23,6 +24,7 @@ from dop_lightning.foundation.moved import (
     new_name,
     show_warnings,
 )
+from dop_lightning.foundation.names_of_0_2 import MODULES_OF_0_2, NAMES_OF_0_2
 from dop_lightning.problems.noise import GrossOutliers
 from dop_lightning.problems.problem import Problem
 
@@ -63,7 +65,7 @@ def forget() -> None:
 
 
 def warnings_of(act: Callable[[], object]) -> tuple[object, list[str]]:
-    """What a function returns, and the deprecations that it warns of."""
+    """Return the result of a function, and the messages of its deprecation warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = act()
@@ -255,3 +257,34 @@ def test_nothing_here_uses_old_names(folder: str) -> None:
             else:
                 continue
             assert [name for name in names if old_in(name)] == [], file
+
+
+@pytest.mark.parametrize("old", sorted(MODULES_OF_0_2))
+def test_a_module_renamed_in_version_0_2(old: str) -> None:
+    new = f"dop_lightning.{MODULES_OF_0_2[old]}"
+    module, said = warnings_of(lambda: importlib.import_module(f"dop_lightning.{old}"))
+    assert module is sys.modules[new]
+    assert said == [f"dop_lightning.{old} is now {new}; the old name will be removed in version {REMOVAL}"]
+
+
+@pytest.mark.parametrize("name", [f"{module}.{name}" for module in NAMES_OF_0_2 for name in NAMES_OF_0_2[module]])
+def test_a_name_renamed_in_version_0_2(name: str) -> None:
+    place, _, old = name.rpartition(".")
+    new = NAMES_OF_0_2[place][old]
+    module = importlib.import_module(f"dop_lightning.{place}")
+    vars(module).pop(old, None)
+    found, said = warnings_of(lambda: getattr(module, old))
+    assert found is getattr(module, new)
+    start = f"dop_lightning.{place}"
+    assert said == [f"{start}.{old} is now {start}.{new}; the old name will be removed in version {REMOVAL}"]
+    with pytest.raises(AttributeError, match=f"module '{start}' has no attribute 'nothing'"):
+        _ = module.nothing
+
+
+def test_a_renamed_name_in_a_renamed_module() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from dop_lightning.engine.look import Look  # type: ignore[import-not-found]
+    assert Look is EvaluatedBatch
+    config = "class_path: dop_lightning.engine.look.Look"
+    assert new_class_paths(config) == "class_path: dop_lightning.engine.evaluated.EvaluatedBatch"

@@ -1,4 +1,4 @@
-"""Which word a typo stands for, and that nothing is suggested for what is like none."""
+"""Suggestions for misspelled words, and none for unrelated ones."""
 
 import pytest
 

@@ -14,7 +14,7 @@ def test_is_the_one_of_a_sorted_copy(dtype: torch.dtype, at_once: int, monkeypat
     draw = torch.Generator().manual_seed(0)
     for scale in (1e-20, 1.0, 1e20):
         values = scale * torch.randn(31, 40, dtype=dtype, generator=draw)
-        values[:5] = values[0, 0]  # digits that do not tell values apart
+        values[:5] = values[0, 0]  # equal values
         values[5] = -0.0
         mask = torch.rand(values.shape, generator=draw) < 0.3
         assert median_magnitude(values) == float(values.abs().flatten().sort().values[619])

@@ -1,4 +1,4 @@
-"""Files are parsed once where that is asked for, and again where they have changed."""
+"""Cached parsing of files, and parsing again after a change."""
 
 import os
 from pathlib import Path

@@ -62,7 +62,7 @@ def test_the_strides_of_a_tensor_do_not_matter() -> None:
 
 
 def error_of(path: Path) -> str:
-    """What is said of a file that is damaged; empty if it is loaded, and as it was written."""
+    """Return the description of a damaged file; empty if it is loaded with the written content."""
     try:
         found = load_state(path)
     except ValueError as error:

@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from dop_lightning.foundation.signatures import made_by, require_arguments, require_part, require_result
+from dop_lightning.foundation.signatures import create_part, require_arguments, require_part, require_result
 
 HERE = r" in .*test_signatures\.py, line \d+$"
 
 
 class Part(ABC):
-    """What a user inherits."""
+    """Base class of users."""
 
     @abstractmethod
     def run(self, clean: int, running: int = 0) -> int: ...
 
-    def tell(self, *, loudly: bool) -> None:
+    def describe(self, *, loudly: bool) -> None:
         print(loudly)
 
     @property
@@ -25,14 +25,14 @@ class Part(ABC):
         return "part"
 
 
-Part.__module__ = "dop_lightning.parts"  # only classes of the package, and of Lightning, say what is to be taken
+Part.__module__ = "dop_lightning.parts"  # only classes of the package and of Lightning define signatures
 
 
 class Right(Part):
     def run(self, x: int, y: int = 0, *more: int) -> int:
         return x + y
 
-    def tell(self, *, loudly: bool, how: str = "") -> None: ...
+    def describe(self, *, loudly: bool, how: str = "") -> None: ...
 
     def run_twice(self) -> None: ...
 
@@ -54,7 +54,7 @@ class ManyArguments(Part):
 
 
 class OtherKeyword(Right):
-    def tell(self, *, softly: bool) -> None: ...
+    def describe(self, *, softly: bool) -> None: ...
 
 
 class MethodForProperty(Right):
@@ -92,7 +92,10 @@ def test_methods_that_take_the_arguments_pass(cls: type[Part]) -> None:
     [
         (FewArguments, r"FewArguments\.run must take \(self, clean, running=0\), got run\(self, x\)" + HERE),
         (ManyArguments, r"ManyArguments\.run must take \(self, clean, running=0\), got run\(self, x, y, z\)" + HERE),
-        (OtherKeyword, r"OtherKeyword\.tell must take \(self, \*, loudly\), got tell\(self, \*, softly\)" + HERE),
+        (
+            OtherKeyword,
+            r"OtherKeyword\.describe must take \(self, \*, loudly\), got describe\(self, \*, softly\)" + HERE,
+        ),
         (MethodForProperty, r"MethodForProperty\.name must be a property, add @property" + HERE),
         (PropertyForMethod, r"PropertyForMethod\.run must be a method, got a property" + HERE),
         (DecoratedWrongly, r"DecoratedWrongly\.run must take \(self, clean, running=0\), got run\(self\)" + HERE),
@@ -131,7 +134,7 @@ _called.__module__ = "jsonargparse._instantiation"
         lambda problems: 0,
         lambda *args: 0,
         functools.partial(_called, object(), Made, rank=3),
-        dict.fromkeys,  # tells nothing of its arguments, or takes one
+        dict.fromkeys,  # has no signature, or one argument
         print,
     ],
 )
@@ -158,11 +161,11 @@ def test_a_factory_that_does_not_is_named(factory: Any, text: str) -> None:
 
 
 def test_a_factory_makes_a_part_of_its_kind() -> None:
-    assert isinstance(made_by(lambda n: Right(), Part, 1), Right)
+    assert isinstance(create_part(lambda n: Right(), Part, 1), Right)
     with pytest.raises(ValueError, match=r"make must return a Part, got an int" + HERE):
-        made_by(make, Part, 1)
+        create_part(make, Part, 1)
     with pytest.raises(ValueError, match=r"FewArguments\.run must take"):
-        made_by(lambda n: FewArguments(), Part, 1)
+        create_part(lambda n: FewArguments(), Part, 1)
 
 
 def make(n: int) -> int:
@@ -171,7 +174,7 @@ def make(n: int) -> int:
 
 def test_what_a_factory_raises_is_not_touched() -> None:
     with pytest.raises(TypeError, match="can only concatenate"):
-        made_by(lambda n: "a" + n, Part, 1)
+        create_part(lambda n: "a" + n, Part, 1)
 
 
 def test_a_result_is_returned() -> None:

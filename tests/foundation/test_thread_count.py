@@ -51,7 +51,7 @@ def test_the_number_comes_back_after_an_error() -> None:
 
 
 def test_matrices_are_multiplied_by_as_many_threads() -> None:
-    """MKL has a number of its own."""
+    """MKL has a separate number of threads."""
     if not torch.backends.mkl.is_available():
         pytest.skip("PyTorch without MKL")
     set_threads_here(1)

@@ -1,7 +1,7 @@
 import pytest
 
 from dop_lightning.foundation import threads
-from dop_lightning.foundation.threads import ThreadChoice, choose_threads, leave_busy_cores
+from dop_lightning.foundation.threads import ThreadChoice, avoid_busy_cores, choose_threads
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def test_a_new_run_leaves_busy_cores_to_others(idle: float, expected: int, monke
 
 
 def test_the_reason_is_one_line_with_numbers() -> None:
-    assert leave_busy_cores(2, 0.25).reason == (
+    assert avoid_busy_cores(2, 0.25).reason == (
         "Using 1 thread on 2 cores, because other processes leave 0.2 idle; set OMP_NUM_THREADS to override"
     )
 

@@ -1,4 +1,4 @@
-"""Durations and amounts of memory, as they are said and typed."""
+"""Formatting and parsing of durations and amounts of memory."""
 
 import pytest
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from dop_lightning.foundation.waiting import SPINS, limit_spinning
+from dop_lightning.foundation.waiting import SPIN_COUNT, limit_spinning
 
 WATCH = """
 import os, runpy, sys
@@ -24,7 +24,7 @@ runpy.run_module("dop_lightning", run_name="__main__")
 def test_spinning_is_limited() -> None:
     environment: dict[str, str] = {}
     limit_spinning(environment)
-    assert environment == {"GOMP_SPINCOUNT": SPINS}
+    assert environment == {"GOMP_SPINCOUNT": SPIN_COUNT}
 
 
 @pytest.mark.parametrize("chosen", [{"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"}])
@@ -34,7 +34,7 @@ def test_a_choice_of_the_user_stays(chosen: dict[str, str]) -> None:
     assert environment == chosen
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, SPINS), pytest.param("7", "7", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("given", "expected"), [(None, SPIN_COUNT), pytest.param("7", "7", marks=pytest.mark.slow)])
 def test_dop_limits_it_before_it_imports_torch(given: str | None, expected: str) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "OMP_WAIT"))}
     environment |= {} if given is None else {"GOMP_SPINCOUNT": given}

@@ -1,4 +1,4 @@
-"""Aliases that stand for more than a file holds."""
+"""Aliases in YAML files that expand to more than the file contains."""
 
 import pytest
 import yaml

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dop_lightning.engine.graphs import WARM_UP, WORTH
+from dop_lightning.engine.graphs import MIN_REPLAYS, WARM_UP
 from dop_lightning.images.cost import block_length
 from tests.pretend_cuda.checks import ON_PRETENDED, watched
 from tests.suites.everywhere import CASES
@@ -10,7 +10,7 @@ from tests.suites.everywhere import CASES
 
 @pytest.mark.parametrize(("side", "width"), [(64, 64), (512, 128), (2048, 128)])
 def test_a_step_is_long_enough_for_a_graph(side: int, width: int) -> None:
-    assert block_length(side * side, width, "cuda") >= WARM_UP + WORTH
+    assert block_length(side * side, width, "cuda") >= WARM_UP + MIN_REPLAYS
 
 
 class TestTurns:

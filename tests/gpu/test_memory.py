@@ -1,4 +1,4 @@
-"""Memory of a GPU: what is free, errors that say that it is not enough, and batches that go on in halves."""
+"""Memory of a GPU: free memory, out-of-memory errors, and batches that are split in halves."""
 
 import warnings
 

@@ -107,7 +107,7 @@ def test_doctor(dop) -> None:
 
 
 def run_dop(*arguments: str) -> subprocess.CompletedProcess:
-    """The command in a process of its own, on as many devices."""
+    """Run the command in a separate process, on as many devices."""
     environment = {**os.environ, **(device.environment(2) if is_pretended() else {})}
     command = [sys.executable, "-m", "dop_lightning", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

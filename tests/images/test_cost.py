@@ -73,7 +73,7 @@ def test_the_advised_amount_is_enough() -> None:
 
 
 def test_what_is_kept_grows_with_the_number_of_tiles() -> None:
-    """y of every tile, and the whole: not only the tiles that are at work."""
+    """y of every tile and of the whole image, not only of active tiles."""
     small, large = (run_memory([(3, side, side)], 32, False, 128) for side in (1000, 2000))
     pixels = 2000**2 - 1000**2
     assert 3 * 32 * pixels < large - small < 3 * 64 * pixels
@@ -84,7 +84,7 @@ def test_what_is_kept_grows_with_the_number_of_tiles() -> None:
 )
 @pytest.mark.slow
 def test_the_model_holds_the_measured_peak(kind: str) -> None:
-    """What ``scripts/measure_memory.py`` measures in a process of its own."""
+    """Measurements of ``scripts/measure_memory.py``, in a separate process."""
     script = Path(__file__).parents[2] / "scripts" / "measure_memory.py"
     command = [sys.executable, str(script), "--case", "32", "256", "fp32", kind]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

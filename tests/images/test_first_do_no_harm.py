@@ -1,4 +1,4 @@
-"""What is not damaged comes back as it went in, to the bit and in its own number format."""
+"""Undamaged images are returned unchanged, bit for bit and in their number format."""
 
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ def test_specks_are_removed_from_a_drawing_and_its_lines_stay() -> None:
 
 
 def test_what_a_network_does_not_know_is_filled_from_beside() -> None:
-    """A network of few iterations has not learnt a checkerboard: its neighbours tell more, and its squares stay."""
+    """After few iterations, the network has not learnt a checkerboard: neighbours predict better, and squares stay."""
     image = checkerboard()
     rng = np.random.default_rng(2)
     hit = rng.random(image.shape) < 0.02

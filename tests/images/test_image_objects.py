@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 
 
 def through(given: Any) -> Any:
-    """What comes back where a recovery changes nothing."""
+    """Expected result of a recovery that changes no value."""
     image = image_object(given)
     loaded = load_raster(image.raster)
     return image.like(repainted(loaded.values, loaded.format))

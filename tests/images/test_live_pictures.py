@@ -1,4 +1,4 @@
-"""Pictures of images at work, and the follower that they are for."""
+"""Pictures of images in progress, and the listener that receives them."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import pytest
 
 from dop_lightning import recover_image
 from dop_lightning.images import live_pictures
-from dop_lightning.images.following import Follower, followed_by
+from dop_lightning.images.listener import ProgressListener, use_listener
 from tests.images.test_many_images import TINY, pictures
 
 
-class Watcher(Follower):
+class Watcher(ProgressListener):
     """Keeps the pictures."""
 
     wants_pictures = True
@@ -25,7 +25,7 @@ class Watcher(Follower):
 
 @pytest.fixture(autouse=True)
 def _every_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_pictures, "EVERY", 0.0)
+    monkeypatch.setattr(live_pictures, "MIN_INTERVAL", 0.0)
 
 
 @pytest.mark.parametrize("options", [{}, {"tile": 16}], ids=["whole", "tiles"])
@@ -34,7 +34,7 @@ def test_the_last_picture_is_the_result_and_pictures_change_nothing(options: dic
     settings = {**TINY, "iterations": 25, **options}
     alone = recover_image(image, **settings)
     watcher = Watcher()
-    with followed_by(watcher):
+    with use_listener(watcher):
         watched = recover_image(image, **settings)
     assert np.array_equal(alone.image, watched.image)
     assert alone.history == watched.history
@@ -44,6 +44,6 @@ def test_the_last_picture_is_the_result_and_pictures_change_nothing(options: dic
 
 def test_each_image_of_a_list_is_shown() -> None:
     watcher = Watcher()
-    with followed_by(watcher):
+    with use_listener(watcher):
         recover_image([pictures(1)[0], pictures(1, 12, 12, 1)[0, ..., 0]], **TINY)
     assert {picture.shape for picture in watcher.shown} == {(16, 20, 3), (12, 12)}

@@ -1,4 +1,4 @@
-"""recover_image of lists, stacks and volumes, masked and labelled arrays: each image as by itself, in its container."""
+"""recover_image of lists, stacks and volumes, masked and labelled arrays: the results are those of single images."""
 
 from dataclasses import replace
 from typing import Any
@@ -32,7 +32,7 @@ def pictures(count: int = 3, height: int = 16, width: int = 20, channels: int = 
 
 @pytest.fixture(scope="module")
 def alone() -> list[Any]:
-    """Each of three images by itself."""
+    """Each of three images separately."""
     return [recover_image(image, **TINY) for image in pictures()]
 
 

@@ -1,4 +1,4 @@
-"""recover_image: the pixels of dop recover, images of any kind, what is missing, and a process left as it was."""
+"""recover_image: the pixels of dop recover, images of any kind, missing values, and no side effects on the process."""
 
 import os
 import re
@@ -137,7 +137,7 @@ def test_images_may_be_small_and_have_any_number_of_bands(shape: tuple[int, ...]
     assert recover_image(given, **TINY).image.shape == shape
 
 
-# ------------------------------------------------------------------------------------------------------ what is missing
+# ----------------------------------------------------------------------------------------------------------- missing
 
 
 def test_nan_is_missing_and_comes_back_filled_in() -> None:
@@ -343,7 +343,7 @@ def test_other_names_are_unknown() -> None:
 def early(monkeypatch: pytest.MonkeyPatch) -> None:
     """Corruptions count as revealed after few iterations, and the network as one that knows the image by then."""
     monkeypatch.setattr(Refinement, "reveal", lambda rule, state, k: rule.every)
-    monkeypatch.setattr("dop_lightning.engine.steps.refinement.GUESSED", 1e9)
+    monkeypatch.setattr("dop_lightning.engine.steps.refinement.MAX_INFORMATIVE_ERROR", 1e9)
 
 
 @pytest.mark.usefixtures("early")

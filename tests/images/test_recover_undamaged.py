@@ -1,4 +1,4 @@
-"""``recover_image(..., undamaged=...)``: values that are known to be undamaged come back as they were."""
+"""``recover_image(..., undamaged=...)``: values that are known to be undamaged are returned unchanged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ def given() -> np.ndarray:
 
 @pytest.fixture
 def known() -> np.ndarray:
-    """Where it is known to be undamaged."""
+    """Mask of the values that are known to be undamaged."""
     where = np.zeros((40, 40), dtype=bool)
     where[4:10, 4:10] = True
     return where

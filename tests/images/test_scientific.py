@@ -1,4 +1,4 @@
-"""Frames of cameras for science: the noise tells the outliers, what is clean is kept, and what is filled is right."""
+"""Scientific frames: outliers are detected from the noise, clean values are kept, and filled values are accurate."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ QUICK: dict[str, Any] = {"preset": "quick", "width": 8, "iterations": 100, "devi
 
 
 def frame(**options: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A star field with cosmic rays, where they are, and what it is without them and without noise."""
+    """A star field with cosmic rays, their mask, and the field without cosmic rays and noise."""
     truth, noisy = star_field(side=80, **options)
     y, hit = with_hits(noisy, 0.005, 1000, 30_000)
     return y[0].numpy(), hit[0].numpy(), truth[0].numpy()

@@ -1,4 +1,4 @@
-"""The line that tells what a recovery has done to an image."""
+"""The line that describes what a recovery has changed."""
 
 import warnings
 from dataclasses import replace

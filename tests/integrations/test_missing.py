@@ -1,4 +1,4 @@
-"""Without the package that an integration is for, one line says what to install."""
+"""Missing packages of integrations: one line names the extra to install."""
 
 import subprocess
 import sys

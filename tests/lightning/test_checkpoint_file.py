@@ -26,7 +26,7 @@ def flip(file: Path) -> None:
 
 
 def edit(file: Path, remove: str = "") -> None:
-    """Write the file anew with another parameter, so that its archive is whole."""
+    """Rewrite the file with another parameter, so that its archive is complete."""
     content = torch.load(file, weights_only=True)
     next(iter(content["state_dict"].values())).add_(1)
     content["recovery"].pop(remove, None)

@@ -1,11 +1,11 @@
-"""Images of which only some are at work at a time, as in a folder of thousands: results, memory, resuming."""
+"""Runs with a limited number of active images: results, memory, resuming."""
 
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 
-from dop_lightning.engine import at_once
+from dop_lightning.engine import runners
 from dop_lightning.lightning.callbacks import checkpoint
 from dop_lightning.lightning.checkpoint_io import StateInFile
 from tests.suites.turns import Follow
@@ -23,8 +23,8 @@ def all_at_once(fit, image_method, images, tmp_path_factory):
 
 @pytest.fixture
 def in_turn(monkeypatch) -> None:
-    monkeypatch.setattr(at_once, "TILES_AT_WORK", 4)
-    monkeypatch.setattr(checkpoint, "MOST_KEPT", 2)
+    monkeypatch.setattr(runners, "TILES_AT_WORK", 4)
+    monkeypatch.setattr(checkpoint, "MAX_KEPT", 2)
 
 
 @pytest.mark.usefixtures("in_turn")

@@ -24,12 +24,12 @@ from tensorboard.plugins.hparams.metadata import (
     parse_session_start_info_plugin_data,
 )
 
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.images.pictures import observed, problem_pictures
 from dop_lightning.lightning.callbacks import RecoveryCallback, RecoveryLogging
 from dop_lightning.lightning.data import MatrixDataModule
 from dop_lightning.lightning.data.saved import GivenProblems
-from dop_lightning.lightning.listener import MOST_KEYS
+from dop_lightning.lightning.listener import MAX_KEYS
 from dop_lightning.lightning.loggers.names import mlflow_key, mlflow_parameters
 from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.model.signals import Factor
@@ -321,9 +321,9 @@ def test_a_resumed_run_continues_the_curves(run, matrix_method, matrices, tmp_pa
 
 def test_final_scores_of_what_ended_before_a_resume(run, matrix_method, matrices, tmp_path: Path) -> None:
     class StopFirst(RecoveryCallback):
-        def on_evaluation(self, trainer: pl.Trainer, module: Any, look: Look) -> None:
-            if look.iteration == 200:
-                module.stop_problem(look.problems.names[0], "stable")
+        def on_evaluation(self, trainer: pl.Trainer, module: Any, batch: EvaluatedBatch) -> None:
+            if batch.iteration == 200:
+                module.stop_problem(batch.problems.names[0], "stable")
 
     saved = tmp_path / "last.ckpt"
     run(matrix_method(), matrices(), 400, [CSVLogger(tmp_path)], callbacks=[StopFirst()]).save_checkpoint(saved)
@@ -358,13 +358,13 @@ def test_a_sample_of_many_problems(run, matrix_method, matrices, tmp_path: Path)
     read = events(logger)
     tags = read.Tags()
     for tag in ("loss", "rank", "iterations"):
-        assert len([key for key in tags["scalars"] if key.startswith(f"{tag}/")]) == MOST_KEYS
+        assert len([key for key in tags["scalars"] if key.startswith(f"{tag}/")]) == MAX_KEYS
     mean = np.mean([module.recovered(problem.name).scores["rank"] for problem in data.problems])
     assert read.Scalars("rank")[-1].value == pytest.approx(mean)
     for label in ("observation", "recovered", "corruption"):
         assert len([key for key in tags["images"] if key.startswith(f"{label}/")]) == 10
     start = parse_session_start_info_plugin_data(plugin(read, SESSION_START_INFO_TAG)).hparams
-    assert len([key for key in start if key.startswith("tau/")]) == MOST_KEYS
+    assert len([key for key in start if key.startswith("tau/")]) == MAX_KEYS
     assert start["alpha"].number_value == 2.0
 
 
@@ -372,7 +372,7 @@ def test_a_sample_of_many_problems(run, matrix_method, matrices, tmp_path: Path)
 
 
 class Kept(Logger):
-    """A logger of one's own."""
+    """A custom logger."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -297,7 +297,7 @@ def test_a_diverging_network_leaves_the_others_alone(fit, image_method, images, 
     assert len(run.data.batches) == 1
     assert run.statuses == ["done", "diverged"]
     alone = fit(tmp_path / "without", image_method(), images(resize=(16, 16)), 40)
-    # a network has parameters of its own: here not even the bits differ
+    # a network has separate parameters: here not even the bits differ
     assert np.array_equal(run.recovered(camera), alone.recovered(camera))
     assert np.isfinite(run.recovered(coffee)).all()
 
@@ -515,7 +515,7 @@ def test_a_checkpoint_of_another_method_is_refused(undisturbed, fit, matrix_meth
 def test_parts_do_not_depend_on_the_device_that_lightning_builds_on(
     matrices, images, matrix_method, image_method
 ) -> None:
-    """Lightning builds models under ``with device:``; «meta» stands for a device with a generator of its own."""
+    """Lightning builds models under ``with device:``; «meta» represents a device with a separate generator."""
     for data, make in ((matrices(), matrix_method), (images(), image_method)):
         data.setup()
         method = make().method
@@ -529,7 +529,7 @@ def test_parts_do_not_depend_on_the_device_that_lightning_builds_on(
 
 
 def test_a_problem_that_is_ahead_waits_for_the_others(fit, matrix_method, matrices, tmp_path: Path) -> None:
-    stopping = StableOutput(tolerance=1e-9, window=1, patience=1)  # what stands still would be taken for settled
+    stopping = StableOutput(tolerance=1e-9, window=1, patience=1)  # a constant output would count as stable
     fit(tmp_path, matrix_method(), matrices(seeds=[0]), 400)
     run = fit(tmp_path, matrix_method(), matrices(seeds=[0, 1]), 800, resume=True, stable=stopping)
     assert {row["status"] for row in run.table.values()} == {"done"}

@@ -26,8 +26,8 @@ def test_the_arguments_of_version_0_1_still_work_with_a_warning() -> None:
 
     problems = ProblemBatch([Problem("a", torch.zeros(2, 2))])
     zeros = torch.zeros(1, 2, 2)
-    look = look_at(problems, Evaluation(30, zeros, zeros, torch.zeros(1)), [{"loss": 1.0}])
-    Old().on_evaluation(None, None, look)  # type: ignore[arg-type]
+    batch = look_at(problems, Evaluation(30, zeros, zeros, torch.zeros(1)), [{"loss": 1.0}])
+    Old().on_evaluation(None, None, batch)  # type: ignore[arg-type]
     assert seen == [(["a"], 30, [{"loss": 1.0}])]
 
 
@@ -49,7 +49,7 @@ def test_hooks_do_nothing_by_default() -> None:
     callback = RecoveryCallback()
     assert callback.on_evaluation(None, None, None) is None  # type: ignore[arg-type,func-returns-value]
     assert callback.problem_state("a") == {}
-    assert list(inspect.signature(StableOutput.on_evaluation).parameters) == ["self", "trainer", "module", "look"]
+    assert list(inspect.signature(StableOutput.on_evaluation).parameters) == ["self", "trainer", "module", "batch"]
 
 
 def test_other_modules_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""What a checkpoint folder gets of the batches of a run."""
+"""The batches that a checkpoint folder receives."""
 
 from pathlib import Path
 

@@ -593,8 +593,8 @@ def resumed_from_a_file_a_network_equals_undisturbed(folder: Path) -> None:
 class Leaves(RecoveryMetrics):
     """Ends the first problem at iteration 10."""
 
-    def on_evaluation(self, trainer: Any, module: Any, look: Any) -> None:
-        if look.iteration == 10 and "a" in look.problems.names:
+    def on_evaluation(self, trainer: Any, module: Any, batch: Any) -> None:
+        if batch.iteration == 10 and "a" in batch.problems.names:
             module.stop_problem("a", "stable")
 
 
@@ -845,7 +845,7 @@ def double_precision(folder: Path) -> None:
 def mixed_precision_is_that_of_a_network(folder: Path) -> None:
     fitted = network()
     trainer(folder, max_steps=10, precision="bf16-mixed").fit(fitted)
-    assert fitted.roster.alone("a").signal.bf16
+    assert fitted.roster.separate("a").signal.bf16
     assert fitted("a").dtype == torch.float32
 
 

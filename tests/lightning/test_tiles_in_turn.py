@@ -1,10 +1,10 @@
-"""Tiles of which only some are at work at a time: results, memory, interruption and resuming."""
+"""Runs with a limited number of active tiles: results, memory, interruption and resuming."""
 
 from pathlib import Path
 
 import pytest
 
-from dop_lightning.engine import at_once
+from dop_lightning.engine import runners
 from dop_lightning.lightning.callbacks import checkpoint
 from dop_lightning.lightning.checkpoint_io import StateInFile
 from tests.suites.turns import Follow
@@ -15,8 +15,8 @@ DATA = {"noise": None, "resize": 56, "tile": 24}
 
 @pytest.fixture
 def in_turn(monkeypatch) -> None:
-    monkeypatch.setattr(at_once, "TILES_AT_WORK", 4)
-    monkeypatch.setattr(checkpoint, "MOST_KEPT", 2)
+    monkeypatch.setattr(runners, "TILES_AT_WORK", 4)
+    monkeypatch.setattr(checkpoint, "MAX_KEPT", 2)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dop_lightning.engine.at_once import run_to_end
+from dop_lightning.engine.runners import run_to_end
 from dop_lightning.engine.state import Procedure
 from dop_lightning.matrices.arrays import read_matrix
 from dop_lightning.matrices.entry_sizes import check_spread

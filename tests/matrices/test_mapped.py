@@ -13,9 +13,9 @@ import torch
 from dop_lightning.cli.main import main
 from dop_lightning.engine.projections import AlternatingProjections, Recovery
 from dop_lightning.matrices import mapped
+from dop_lightning.matrices.distributed import PROGRESS
 from dop_lightning.matrices.mapped import separate_mapped
 from dop_lightning.matrices.mapped_folder import REJECTED
-from dop_lightning.matrices.ranked import PROGRESS
 from dop_lightning.matrices.storage.formats import open_matrix
 from dop_lightning.matrices.storage.places import Place
 from dop_lightning.problems.problem import Problem
@@ -202,7 +202,7 @@ def test_a_rejection_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "raise --max-memory, or remove" in said
     assert "pass 1" not in said
     assert main([*command, "--seed", "1"]) != 0
-    assert "pass 1" in capsys.readouterr().err, "other settings are tried"
+    assert "pass 1" in capsys.readouterr().err, "other settings start again"
     (out / "a" / REJECTED).write_text("{}")
     assert main(command) != 0
     assert "damaged" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import pytest
 
 from dop_lightning import RobustPCA
 from dop_lightning.matrices.cell_model import fit_cell_model
-from dop_lightning.matrices.residual_spread import LEAST, fit_spread
+from dop_lightning.matrices.residual_spread import MIN_SPREAD, fit_spread
 
 
 def residuals(slope: float, n: int = 400, m: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +50,7 @@ def test_few_rows_and_constant_columns_have_a_constant_spread() -> None:
 def test_the_spread_has_a_lower_bound() -> None:
     t, predicted = residuals(0.6)
     spread = fit_spread(t, predicted, np.ones(t.shape, bool))
-    assert spread.at(np.full((1, 3), -1e6)).tolist() == [[LEAST] * 3]
+    assert spread.at(np.full((1, 3), -1e6)).tolist() == [[MIN_SPREAD] * 3]
 
 
 def incomes() -> np.ndarray:

@@ -377,7 +377,7 @@ def noisy(n: int = 600, spread: float = 0.01) -> np.ndarray:
 
 
 def count_rows(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[int]:
-    """The number of rows in each call of a function, whose first argument besides ``self`` has them."""
+    """The number of rows in each call of a function, whose first argument after ``self`` has them."""
     counts: list[int] = []
     plain = getattr(owner, name)
 

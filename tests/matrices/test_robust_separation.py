@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from dop_lightning.cli.main import main
-from dop_lightning.engine.at_once import run_to_end
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.projections import ProjectionsState, Recovery
+from dop_lightning.engine.runners import run_to_end
 from dop_lightning.matrices.robust_separation import RobustSeparation, singular_values
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.engine.projections.builders import corrupted, low_rank, problem, relative_error
@@ -45,7 +45,7 @@ def test_dop_takes_over_where_they_are_not_and_says_why() -> None:
     descent = method.descent(given, float(outcome.report["alpha"]), torch.device("cpu"))
     while not descent.finished():
         descent.advance(25)
-    assert torch.equal(descent.evaluate().signal[0], outcome.signal), "as DOP by itself"
+    assert torch.equal(descent.evaluate().signal[0], outcome.signal), "as DOP alone"
 
 
 def test_each_matrix_of_a_batch_has_its_own_method() -> None:

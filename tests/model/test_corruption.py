@@ -189,7 +189,7 @@ def test_constant_start_is_equation_11() -> None:
     assert (corruption.value().abs() < 1e-20).all()  # but for the rounding of a square
     with torch.no_grad():
         corruption.descend_(torch.ones_like(corruption.g), 0.1)
-    assert not torch.equal(corruption.g, corruption.h), "g and h have memory of their own"
+    assert not torch.equal(corruption.g, corruption.h), "g and h have separate memory"
 
 
 def test_constant_start_is_0_where_nothing_was_observed() -> None:
@@ -240,7 +240,7 @@ def test_scale_is_checked(scale: float) -> None:
 
 
 def test_one_channel_by_pixels_descends_as_by_entries() -> None:
-    """A rotation of (g, h) by 45° changes nothing of gradient descent."""
+    """A rotation of (g, h) by 45° does not change gradient descent."""
     problems = batch(1, 6, 5)
     by_entry, by_pixel = HadamardCorruption(problems, scale=0.3, tied=False), PixelCorruption(problems)
     with torch.no_grad():
@@ -314,7 +314,7 @@ def test_what_is_dropped_stays_dropped_and_the_others_go_on(make: type[Corruptio
     G = draw(1, (2, 3, 4, 5))
     with torch.no_grad():
         corruption.descend_(G.clone(), 0.1)
-        corruption.drop_(0)
+        corruption.zero_problem_(0)
         before = corruption.value()
         for _ in range(3):
             corruption.descend_(G.clone(), 0.1)
@@ -332,7 +332,7 @@ def test_scale_of_the_start_is_that_which_was_asked_for(make: type[Corruption]) 
     mask = torch.ones(3, 32, 32, dtype=torch.bool)
     mask[:, ::2] = False
     problems = ProblemBatch([Problem("half", draw(0, (3, 32, 32)), mask=mask)])
-    assert make(problems, scale=1e-3).start_scale(0, mask) == pytest.approx(1e-3, rel=0.1)  # type: ignore[call-arg]
+    assert make(problems, scale=1e-3).initial_scale(0, mask) == pytest.approx(1e-3, rel=0.1)  # type: ignore[call-arg]
 
 
 def test_hyperbola_of_a_scale_that_is_not_positive_is_refused() -> None:

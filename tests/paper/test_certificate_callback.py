@@ -51,14 +51,16 @@ def test_residuals_of_the_start_of_equation_11(fit, matrix_method, matrices, tmp
     kept = {}
 
     class Keep(DualCertificate):
-        def on_evaluation(self, trainer, module, look) -> None:
-            super().on_evaluation(trainer, module, look)
-            state: Any = look.state
+        def on_evaluation(self, trainer, module, batch) -> None:
+            super().on_evaluation(trainer, module, batch)
+            state: Any = batch.state
             g, h = state.corruption.g.detach(), state.corruption.h.detach()
             nu = dual_certificate(dual_variable(g, h, state.alpha[0]), gamma)
-            y = look.problems.observation
+            y = batch.problems.observation
             kept.update(
-                kkt_residuals(state.operator, y, look.evaluation.signal, g, h, nu, 1 / state.alpha[0]).by_name().items()
+                kkt_residuals(state.operator, y, batch.evaluation.signal, g, h, nu, 1 / state.alpha[0])
+                .by_name()
+                .items()
             )
 
     run = fit(tmp_path, module, matrices(), 300, Keep())

@@ -50,14 +50,14 @@ def test_it_has_what_the_problem_has(deferred: Problem) -> None:
     problem = make()
     for name in TENSORS:
         assert torch.equal(getattr(deferred, name), getattr(problem, name))
-    assert deferred.mark == problem.mark
+    assert deferred.digest == problem.digest
     assert deferred.batch_key == problem.batch_key
     assert (deferred.shape, deferred.entries, deferred.dtype) == (problem.shape, problem.entries, problem.dtype)
     assert (deferred.name, deferred.seed, deferred.attributes) == ("image", 7, {"image": "a"})
 
 
 def test_what_is_known_of_it_is_not_read(deferred: Problem, readings: Readings) -> None:
-    _ = deferred.shape, deferred.entries, deferred.dtype, deferred.has_mask, deferred.mark, deferred.batch_key
+    _ = deferred.shape, deferred.entries, deferred.dtype, deferred.has_mask, deferred.digest, deferred.batch_key
     assert rename(deferred, "other").name == "other"
     assert rename(deferred, "image") is deferred
     form_batches([deferred, rename(deferred, "other")], 2)
@@ -108,7 +108,7 @@ def test_tiles_share_one_reading_of_their_whole(deferred: Problem, readings: Rea
         assert torch.equal(batch[0].truth, tile.truth)
         assert (batch[0].seed, batch[0].folder, batch[0].name) == (tile.seed, tile.folder, tile.name)
         assert batch[0].batch_key == tile.batch_key
-        assert batch[0].mark == tile.mark
+        assert batch[0].digest == tile.digest
         assert batch[0].is_tile
     assert readings.count == 1
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from dop_lightning.problems.randomness import lent_stream, stream, stream_seed
+from dop_lightning.problems.randomness import stream, stream_seed, use_stream
 
 # A change of any of these changes every recorded result: it needs a decision, not a new number here.
 KNOWN = {
@@ -59,20 +59,20 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
 
 def test_a_lent_stream_is_the_stream_and_leaves_the_global_one_alone() -> None:
     before = torch.get_rng_state()
-    with lent_stream(3, "perturbation", 7):
+    with use_stream(3, "perturbation", 7):
         drawn = torch.rand(4)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(drawn, torch.rand(4, generator=stream(3, "perturbation", 7)))
 
 
 def test_a_lent_stream_is_given_back_after_an_error() -> None:
-    @lent_stream(3, "init")
+    @use_stream(3, "init")
     def fail() -> None:
         torch.rand(4)
-        raise RuntimeError("on the way")
+        raise RuntimeError("in between")
 
     before = torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="on the way"):
+    with pytest.raises(RuntimeError, match="in between"):
         fail()
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -82,7 +82,7 @@ def test_the_generator_of_a_gpu_is_lent() -> None:
     before, on_cpu = torch.cuda.get_rng_state(), torch.get_rng_state()
     draws = []
     for _ in range(2):
-        with lent_stream(3, "perturbation", 7, device="cuda"):
+        with use_stream(3, "perturbation", 7, device="cuda"):
             draws.append(torch.rand(4, device="cuda"))
     assert torch.equal(*draws)
     assert torch.equal(torch.cuda.get_rng_state(), before)
@@ -91,7 +91,7 @@ def test_the_generator_of_a_gpu_is_lent() -> None:
 
 def test_threads_have_the_global_generator_one_after_the_other() -> None:
     def draw(seed: int) -> list[float]:
-        with lent_stream(seed, "init"):
+        with use_stream(seed, "init"):
             first = torch.rand(1)
             time.sleep(0.002)
             return [float(first), float(torch.rand(1))]

@@ -103,7 +103,7 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.elements if name == tag and _fits(attrs, attributes)]
 
     def text(self, tag: str, **attributes: str) -> list[str]:
-        """What stands in elements of a kind."""
+        """Texts of all elements of a kind."""
         return [
             " ".join(text.split())
             for (name, attrs), text in zip(self.elements, self.texts, strict=True)

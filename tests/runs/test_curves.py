@@ -2,7 +2,16 @@
 
 from pathlib import Path
 
-from dop_lightning.runs.curves import CURVES, HEADER, TRIES, append_lines, merge_curves, read_lines, rebuild, seal_lines
+from dop_lightning.runs.curves import (
+    CURVES,
+    HEADER,
+    MAX_TRIES,
+    add_line_checksums,
+    append_lines,
+    merge_curves,
+    read_lines,
+    rebuild,
+)
 
 
 def test_curves_of_all_batches_in_their_order(tmp_path: Path) -> None:
@@ -43,7 +52,7 @@ def test_a_file_that_changes_all_the_time_is_given_up(tmp_path: Path) -> None:
         file.write_text("x" * len(builds))
 
     rebuild(lambda: [file], build)
-    assert len(builds) == TRIES
+    assert len(builds) == MAX_TRIES
 
 
 def curves(tmp_path, lines: int = 5):
@@ -54,7 +63,7 @@ def curves(tmp_path, lines: int = 5):
     for line in text.splitlines(keepends=True):
         append_lines(path, line)
     assert read_lines(path) == (text, 0)
-    assert seal_lines(text) == path.read_text()
+    assert add_line_checksums(text) == path.read_text()
     return path, text
 
 

@@ -1,4 +1,4 @@
-"""Which settings differ, and how a message tells it."""
+"""Differences of settings, and their messages."""
 
 import pytest
 

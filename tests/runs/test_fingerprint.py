@@ -72,10 +72,10 @@ def test_a_run_is_another_where_settings_are(section: str, key: str, value: obje
 
 
 def test_a_run_is_another_where_data_are() -> None:
-    mark = fingerprint(CONFIG, [problem()])
-    assert mark == fingerprint(CONFIG, [problem()])
+    digest = fingerprint(CONFIG, [problem()])
+    assert digest == fingerprint(CONFIG, [problem()])
     others = [[problem("b")], [problem(value=2.0)], [problem(), problem("b")], []]
-    assert len({mark, *(fingerprint(CONFIG, other) for other in others)}) == 5
+    assert len({digest, *(fingerprint(CONFIG, other) for other in others)}) == 5
 
 
 def test_a_run_is_another_where_other_entries_are_missing() -> None:
@@ -86,14 +86,14 @@ def test_a_run_is_another_where_other_entries_are_missing() -> None:
 
 
 def test_a_run_is_another_where_it_was_measured_otherwise() -> None:
-    def mark(seed: int = 0, **options) -> str:
+    def digest(seed: int = 0, **options) -> str:
         return fingerprint(CONFIG, [Problem("a", torch.ones(4), seed=seed, **options)])
 
     ways = [GaussianMeasurements(4), GaussianMeasurements(4, symmetric=True), CommutingMeasurements(4)]
-    marks = [mark(sensing=way, signal_shape=(2, 2)) for way in ways]
-    marks += [mark(1, sensing=ways[0], signal_shape=(2, 2)), mark(sensing=ways[0], signal_shape=(3, 3)), mark()]
-    assert len(set(marks)) == len(marks)
-    assert mark(sensing=GaussianMeasurements(4), signal_shape=(2, 2)) == marks[0]
+    digests = [digest(sensing=way, signal_shape=(2, 2)) for way in ways]
+    digests += [digest(1, sensing=ways[0], signal_shape=(2, 2)), digest(sensing=ways[0], signal_shape=(3, 3)), digest()]
+    assert len(set(digests)) == len(digests)
+    assert digest(sensing=GaussianMeasurements(4), signal_shape=(2, 2)) == digests[0]
 
 
 def test_a_run_is_another_where_a_problem_has_another_ratio() -> None:
@@ -127,11 +127,11 @@ def test_classes_of_users_are_told_apart_by_their_modules() -> None:
 
 
 def test_functions_of_this_package_may_move() -> None:
-    marks = {
+    digests = {
         fingerprint(changed("model", "operator", path), [problem()])
         for path in ("dop_lightning.model.operators.operator_of", "dop_lightning.operators.operator_of")
     }
-    assert len(marks) == 1
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("name", ["SaltAndPepper", "dop_lightning.problems.noise.SaltAndPepper"])

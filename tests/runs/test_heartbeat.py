@@ -11,8 +11,8 @@ import pytest
 
 from dop_lightning.runs.folder import LOCK
 from dop_lightning.runs.heartbeat import (
+    MAX_SILENCE,
     PROCESSES,
-    SILENCE,
     Heartbeat,
     read_heartbeats,
     remove_heartbeats,
@@ -50,7 +50,7 @@ def test_a_process_of_this_machine_is_told_by_its_number(tmp_path: Path) -> None
     sign = beat(pid=process.pid, started=start_time(process.pid))
     assert sign.life(tmp_path) == "running"
     process.kill()
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a process that nobody has waited for is dead too
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie process is dead too
     assert sign.life(tmp_path) == "killed"
     process.communicate()
     assert sign.life(tmp_path) == "killed"
@@ -60,15 +60,15 @@ def test_a_process_of_this_machine_is_told_by_its_number(tmp_path: Path) -> None
 
 def test_a_process_of_another_machine_is_told_by_its_signs(tmp_path: Path) -> None:
     sign = beat(host="elsewhere", batches=[1])
-    assert sign.life(tmp_path, 1000 + SILENCE) == "running"
-    assert sign.life(tmp_path, 1001 + SILENCE) == "lost"
-    assert replace(sign, pause=SILENCE).life(tmp_path, 1000 + 5 * SILENCE) == "running"  # it is slow
-    assert replace(sign, end="failed").life(tmp_path, 1001 + SILENCE) == "ended"
+    assert sign.life(tmp_path, 1000 + MAX_SILENCE) == "running"
+    assert sign.life(tmp_path, 1001 + MAX_SILENCE) == "lost"
+    assert replace(sign, pause=MAX_SILENCE).life(tmp_path, 1000 + 5 * MAX_SILENCE) == "running"  # it is slow
+    assert replace(sign, end="failed").life(tmp_path, 1001 + MAX_SILENCE) == "ended"
 
 
 def test_a_process_of_another_machine_is_told_by_its_lock(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    sign, long_after = beat(host="elsewhere", batches=[1]), 1000 + 100 * SILENCE
+    sign, long_after = beat(host="elsewhere", batches=[1]), 1000 + 100 * MAX_SILENCE
     process = other(tmp_path / LOCK, 1)
     try:
         assert process.stdout is not None

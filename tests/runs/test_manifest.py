@@ -138,11 +138,11 @@ def test_the_manifest_lists_the_problems(tmp_path: Path) -> None:
     assert planned_batches(tmp_path) == [["b"], ["a"]]
     assert RunFolder(tmp_path).config_text() == CONFIG
     manifest = without_checksum(json.loads((tmp_path / "manifest.json").read_text()))
-    same = {"seed": 4, "shape": [2, 2], "attributes": {"n": 2, "noise": "gross_outliers"}, "mark": asked.marks[0]}
+    same = {"seed": 4, "shape": [2, 2], "attributes": {"n": 2, "noise": "gross_outliers"}, "mark": asked.digests[0]}
     assert manifest == {
         "version": 3,
         "fingerprint": asked.fingerprint,
-        "settings": asked.settings_mark,
+        "settings": asked.settings_digest,
         "problems": [{"name": name, **same, "rates": {"tau": 0.002, "alpha": None}} for name in "ab"],
         "batches": [["b"], ["a"]],
     }

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dop_lightning.runs.folder import MANIFEST
-from dop_lightning.runs.heartbeat import SILENCE, Heartbeat, start_time, write_heartbeat
-from dop_lightning.runs.status import RunStatus, is_at_work, read_status
+from dop_lightning.runs.heartbeat import MAX_SILENCE, Heartbeat, start_time, write_heartbeat
+from dop_lightning.runs.status import RunStatus, is_running, read_status
 from tests.runs.builders import write_run
 
 NOW = 1_000_000.0
@@ -43,11 +43,11 @@ def test_a_run_that_has_ended(tmp_path: Path) -> None:
     assert (found.status, found.reason, found.has_failed) == ("done", "", False)
     assert found.counts == {"done": 1, "stable": 1, "diverged": 1}
     assert problems(run)["a"] == ("done", 100)
-    assert not is_at_work(run)
+    assert not is_running(run)
 
 
 def test_a_run_at_work(tmp_path: Path) -> None:
-    """``a`` was done with fewer iterations in an earlier start; ``b`` has ended by itself."""
+    """``a`` was done with fewer iterations in an earlier start; ``b`` has converged."""
     run = write(tmp_path / "run", a="done", b="stable", c=None, d=None, e="interrupted")
     sign(run, at_work={"a": 350, "c": 350}, iteration=350, maximum=1000, rate=10.0, log=str(run / "log.txt"))
     sign(run, rank=1, at_work={"d": 500}, iteration=500, maximum=1000, rate=5.0)
@@ -64,17 +64,17 @@ def test_a_run_at_work(tmp_path: Path) -> None:
         "d": ("running", 500),
         "e": ("interrupted", 100),
     }
-    assert is_at_work(run)
+    assert is_running(run)
 
 
 def test_a_process_that_hangs_is_at_work_and_told(tmp_path: Path) -> None:
     run = write(tmp_path / "run", a=None)
-    sign(run, at_work={"a": 350}, time=NOW - SILENCE - 1)
+    sign(run, at_work={"a": 350}, time=NOW - MAX_SILENCE - 1)
     found = status(run)
     assert (found.status, found.has_failed) == ("running", False)
     where = f"process {os.getpid()} on {socket.gethostname()}"
     assert f"{where} exists, but has sent no heartbeat since" in found.reason
-    sign(run, at_work={"a": 350}, time=NOW - SILENCE)
+    sign(run, at_work={"a": 350}, time=NOW - MAX_SILENCE)
     assert status(run).reason == ""
 
 
@@ -112,12 +112,12 @@ def test_a_run_that_failed(tmp_path: Path) -> None:
 
 def test_a_run_of_another_machine(tmp_path: Path) -> None:
     run = write(tmp_path / "run", a=None)
-    sign(run, host="node7", pid=5, at_work={"a": 70}, time=NOW - SILENCE)
+    sign(run, host="node7", pid=5, at_work={"a": 70}, time=NOW - MAX_SILENCE)
     assert status(run).status == "running"
-    sign(run, host="node7", pid=5, at_work={"a": 70}, time=NOW - SILENCE - 1)
+    sign(run, host="node7", pid=5, at_work={"a": 70}, time=NOW - MAX_SILENCE - 1)
     found = status(run)
     assert (found.status, problems(run), found.has_failed) == ("lost", {"a": ("lost", 70)}, True)
-    day = time.strftime("%Y-%m-%d", time.localtime(NOW - SILENCE - 1))
+    day = time.strftime("%Y-%m-%d", time.localtime(NOW - MAX_SILENCE - 1))
     assert found.reason.startswith(f"no heartbeat from process 5 on node7 since {day} ")
 
 

@@ -1,4 +1,4 @@
-"""Calls from several threads, by ``scripts/call_in_threads.py``: fewer of them than it makes by itself."""
+"""Calls from several threads, as in ``scripts/call_in_threads.py`` but fewer."""
 
 from collections.abc import Iterator
 from types import ModuleType

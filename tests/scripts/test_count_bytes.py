@@ -17,7 +17,7 @@ def test_bars_are_kept(script: ModuleType) -> None:
 
 
 def test_what_was_mended_is_counted(script: ModuleType) -> None:
-    """It shows in every number, so that it cannot come back unseen."""
+    """A regression changes every number."""
     before, after = (script.count("best", 512, 128, variant) for variant in ("as it was", "plain"))
     assert before.traffic.total / 1e9 == pytest.approx(13.4, abs=0.2)
     assert after.traffic.total / 1e9 == pytest.approx(8.9, abs=0.2)

@@ -1,4 +1,4 @@
-"""The wheel: built as it is released, and looked into; `scripts/check_release.py` installs it besides."""
+"""The content of the wheel; `scripts/check_release.py` also installs it."""
 
 import re
 import subprocess

@@ -16,14 +16,14 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def run(name: str, *arguments: str) -> str:
-    """What a script prints."""
+    """Return the output of a script."""
     process = warm_python().run(SCRIPTS / name, *arguments)
     assert process.returncode == 0, process.stdout + process.stderr
     return process.stdout
 
 
 def run_cold(name: str, *arguments: str) -> str:
-    """What a script prints that measures the imports or the memory of its process."""
+    """Return the output of a script that measures the imports or the memory of its process."""
     command = [sys.executable, str(SCRIPTS / name), *arguments]
     process = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert process.returncode == 0, process.stdout + process.stderr

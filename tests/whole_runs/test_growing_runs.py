@@ -1,4 +1,4 @@
-"""Runs that grow: new problems are recovered, and what there was before stays, bit for bit."""
+"""Runs that grow: new problems are recovered, and previous results stay the same, bit for bit."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Names of files and sources that nobody thought of: what is written of them stays in the folder of the run."""
+"""Unusual names of files and sources: all output stays in the run folder."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dop_lightning.foundation.names import LONGEST, legible, safe_name, unique_names
+from dop_lightning.foundation.names import LONGEST, printable, safe_name, unique_names
 from dop_lightning.lightning.data import ImageDataModule, MatrixDataModule, RecoveryDataModule
 from dop_lightning.lightning.data.base import Source
 from dop_lightning.lightning.module import DoubleOverparameterization
@@ -189,8 +189,8 @@ def test_very_many_of_one_name_are_told_apart() -> None:
 @quickly(max_examples=300)
 @given(NAMES)
 def test_legible_text_can_be_written_on_a_line(text: str) -> None:
-    assert len(legible(text).encode("utf-8").decode().splitlines()) <= 1
-    assert legible(legible(text)) == legible(text)
+    assert len(printable(text).encode("utf-8").decode().splitlines()) <= 1
+    assert printable(printable(text)) == printable(text)
 
 
 # ---------------------------------------------------------------------------------------------------------------- runs

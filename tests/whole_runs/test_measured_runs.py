@@ -1,4 +1,4 @@
-"""Whole runs on images whose measurements have another size: what is written, predicted and compared."""
+"""Whole runs on images with measurements of another size: files, predictions and comparisons."""
 
 import json
 from collections.abc import Callable

@@ -25,7 +25,7 @@ PACKAGE = Path(dop_lightning.__file__).parent
 
 
 def assert_clear(error: ValueError, configuration: Configuration) -> None:
-    """A refusal that was meant: raised by a ``raise`` of this package, one line that says what is wrong."""
+    """An intended error: raised by a ``raise`` of this package, with one line."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     assert PACKAGE in Path(last.filename).parents, f"{last.filename}:{last.lineno}: {error}"
     assert (last.line or "").startswith("raise "), f"{last.filename}:{last.lineno}: {error}"

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dop_lightning.cli.app.job import OWN, Job
+from dop_lightning.cli.app.job import PAGE_FOLDER, Job
 
-PATIENCE = 60.0
+STOP_TIMEOUT = 60.0
 """Seconds after which a process that does not stop is killed."""
 
 STOPPED = (130, 143)
@@ -29,7 +29,7 @@ class Child:
     def __init__(self, job: Job, command: tuple[str, ...] = (sys.executable, "-m", "dop_lightning")) -> None:
         self.job = job
         self.log = job.log
-        self.progress_file = job.folder / OWN / "progress.json"
+        self.progress_file = job.folder / PAGE_FOLDER / "progress.json"
         self.progress_file.parent.mkdir(exist_ok=True)
         self.progress_file.unlink(missing_ok=True)
         self._stopped_at = 0.0
@@ -51,19 +51,19 @@ class Child:
         return self._process.poll()
 
     def stop(self) -> None:
-        """Ask the process to save its state and end; kill it if that was :data:`PATIENCE` seconds ago."""
+        """Ask the process to save its state and end; kill it if that was :data:`STOP_TIMEOUT` seconds ago."""
         if self.status is not None:
             return
         if not self._stopped_at:
             self._stopped_at = time.monotonic()
             self._process.send_signal(signal.SIGTERM)
-        elif time.monotonic() - self._stopped_at > PATIENCE:
+        elif time.monotonic() - self._stopped_at > STOP_TIMEOUT:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def wait(self) -> None:
         """Wait for the process to end after :meth:`stop`, and kill it if it takes too long."""
         try:
-            self._process.wait(PATIENCE)
+            self._process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dop_lightning.cli.app.job import OWN
+from dop_lightning.cli.app.job import PAGE_FOLDER
 from dop_lightning.cli.configs.preset_times import Rates
 from dop_lightning.engine.steps.clean_entries import likely_damage
 from dop_lightning.engine.steps.clean_entries.initial import initial, initial_support
@@ -57,7 +57,7 @@ def examine(kind: str, path: Path) -> dict[str, Any]:
 
 def thumbnail_of(path: Path) -> Path:
     """Return the path of the thumbnail of an uploaded file, and create its folder."""
-    folder = path.parent / OWN
+    folder = path.parent / PAGE_FOLDER
     folder.mkdir(exist_ok=True)
     return folder / "thumbnail.png"
 

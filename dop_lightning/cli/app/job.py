@@ -15,10 +15,10 @@ from dop_lightning.foundation.atomic import atomic_text
 State = Literal["ready", "waiting", "running", "stopping", "stopped", "done", "failed"]
 """``ready`` jobs have not been started; ``stopped`` jobs can resume from their saved state."""
 
-OWN = ".app"
+PAGE_FOLDER = ".app"
 """Folder for files of the page, in the folder of the job. Names of uploaded files never start with a dot."""
 
-RECORD = f"{OWN}/job.json"
+RECORD = f"{PAGE_FOLDER}/job.json"
 
 LONGEST_NAME = 120
 """Maximum number of characters of a file name."""
@@ -83,7 +83,7 @@ class Job:
     @property
     def log(self) -> Path:
         """File with the output of the command in this attempt."""
-        return self.folder / OWN / f"log-{self.attempt}.txt"
+        return self.folder / PAGE_FOLDER / f"log-{self.attempt}.txt"
 
     @property
     def out(self) -> str:
@@ -116,7 +116,7 @@ class Job:
     def save(self) -> None:
         """Write the record of the job, which a later start reads."""
         record = {key: value for key, value in asdict(self).items() if key not in ("folder", "session")}
-        (self.folder / OWN).mkdir(exist_ok=True)
+        (self.folder / PAGE_FOLDER).mkdir(exist_ok=True)
         atomic_text(self.folder / RECORD, json.dumps(record, indent=1))
 
     @classmethod

@@ -16,7 +16,7 @@ from dop_lightning.cli.app.job import RECORD, Job, new_id
 from dop_lightning.cli.app.results import REPORT, files_of, problem_folder, summary_of
 from dop_lightning.cli.app.settings import SETTINGS, Choice, Kind, checked_settings
 
-MOST_JOBS = 200
+MAX_JOBS = 200
 """Maximum number of jobs of a page."""
 
 PAUSE = 0.2
@@ -91,8 +91,8 @@ class Manager:
         Raises:
             ValueError: the page has too many jobs.
         """
-        if len(self.of_session(session)) >= MOST_JOBS:
-            raise ValueError(f"a page has at most {MOST_JOBS} files; remove some first")
+        if len(self.of_session(session)) >= MAX_JOBS:
+            raise ValueError(f"a page has at most {MAX_JOBS} files; remove some first")
         path = self.folder / new_id()
         path.mkdir(mode=0o700)
         return path

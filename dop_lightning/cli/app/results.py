@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dop_lightning.cli.app.job import OWN, Job
+from dop_lightning.cli.app.job import PAGE_FOLDER, Job
 
 REPORT = "report.html"
 
@@ -49,7 +49,7 @@ def files_of(job: Job) -> dict[str, Path]:
     ``result`` is the recovered file in the format of the uploaded file, as written by the command.
     """
     folder = problem_folder(job)
-    found = {"thumbnail": job.folder / OWN / "thumbnail.png", "log": job.log}
+    found = {"thumbnail": job.folder / PAGE_FOLDER / "thumbnail.png", "log": job.log}
     found |= {what: job.mask(what) for what, there in zip(("mask", "undamaged"), job.corrected, strict=True) if there}
     if job.state in ("done", "stopped"):
         found["report"] = job.run / REPORT

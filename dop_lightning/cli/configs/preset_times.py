@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from dop_lightning.engine.abreast import abreast
+from dop_lightning.engine.concurrency import concurrent_batches
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.graphs import iterations_ahead
-from dop_lightning.engine.measure import seconds_an_iteration
+from dop_lightning.engine.measure import seconds_per_iteration
 from dop_lightning.foundation.machine import keep_freed_memory, set_threads
 from dop_lightning.foundation.units import format_duration
 from dop_lightning.images.presets import PRESETS, TAU, Preset
@@ -60,8 +60,8 @@ def _probe(preset: Preset, device: str, in_tiles: bool) -> float:
     if not preset.has_network:
         return min(_filtered(preset, device) for _ in range(2))
     one = probe_state(preset, PROBE, in_tiles, device)
-    beside = [probe_state(preset, PROBE, in_tiles, device) for _ in range(abreast(one) - 1)]
-    return seconds_an_iteration(one, least=0.2, ahead=iterations_ahead(device), beside=beside)
+    beside = [probe_state(preset, PROBE, in_tiles, device) for _ in range(concurrent_batches(one) - 1)]
+    return seconds_per_iteration(one, least=0.2, ahead=iterations_ahead(device), beside=beside)
 
 
 def _filtered(preset: Preset, device: str) -> float:

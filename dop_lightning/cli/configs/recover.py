@@ -13,7 +13,7 @@ from dop_lightning.cli.experiments import lightning_cli as lightning
 from dop_lightning.cli.experiments import runner
 from dop_lightning.cli.options import DEVICES
 from dop_lightning.foundation.checks import at_least, one_of, positive
-from dop_lightning.foundation.names import legible
+from dop_lightning.foundation.names import printable
 from dop_lightning.foundation.units import format_bytes, parse_bytes
 from dop_lightning.images.cost import RecoveryCost, block_length
 from dop_lightning.images.formats import find_images, image_shape
@@ -82,7 +82,7 @@ def _text(path: Path) -> str:
     """
     text = str(path.resolve())
     if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(f"{legible(text)}: the path of a file must be text in UTF-8; rename it")
+        raise ValueError(f"{printable(text)}: the path of a file must be text in UTF-8; rename it")
     return text
 
 

@@ -21,13 +21,13 @@ from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, matrix_suffix, thin_m
 from dop_lightning.matrices.entry_sizes import CONVEX_SPREAD, check_sizes, check_spread
 from dop_lightning.matrices.mapped_folder import is_separated
 from dop_lightning.matrices.scenes import VIDEO_SUFFIXES
-from dop_lightning.matrices.scenes.background import MOST_COMPONENTS
+from dop_lightning.matrices.scenes.background import MAX_COMPONENTS
 from dop_lightning.matrices.separation import BLOCK, MATRIX, SCENE
 from dop_lightning.matrices.storage.places import STORE_SUFFIXES, Place, locate
 from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.runs.folder import saved_settings
 from dop_lightning.runs.growth import recorded_rates
-from dop_lightning.runs.pieces import holds_pieces
+from dop_lightning.runs.pieces import has_pieces
 
 
 def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -68,8 +68,8 @@ def _is_scene(path: Path) -> bool:
 
 def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     refuse(options, {"key": None, "index": None, "truth": None, "method": "auto"}, "scenes")
-    if options.rank is not None and options.rank > MOST_COMPONENTS:
-        raise ValueError(f"rank must be at most {MOST_COMPONENTS} for scenes, got {options.rank}")
+    if options.rank is not None and options.rank > MAX_COMPONENTS:
+        raise ValueError(f"rank must be at most {MAX_COMPONENTS} for scenes, got {options.rank}")
     data = {
         "class_path": "SceneDataModule",
         "init_args": {
@@ -99,7 +99,7 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     module = MatrixDataModule(**arguments)
     module.setup()
     for problem in module.problems:
-        if holds_pieces(user_path(options.out)) or is_separated(user_path(options.out) / problem.name):
+        if has_pieces(user_path(options.out)) or is_separated(user_path(options.out) / problem.name):
             raise ValueError(
                 f"{user_path(options.out) / problem.name} holds the parts of a matrix that was read in pieces; use "
                 "another --out"

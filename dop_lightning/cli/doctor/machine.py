@@ -14,10 +14,10 @@ from dop_lightning.cli.doctor.finding import Finding, State, attempt
 from dop_lightning.foundation.native.cache import written_by_others
 from dop_lightning.foundation.units import format_bytes
 
-LEAST_MEMORY = 2**30
+MIN_MEMORY = 2**30
 """Bytes of free memory below which images are recovered in small tiles."""
 
-LEAST_DISK = 2**28
+MIN_DISK = 2**28
 """Bytes of free disk space below which the results of a run may not fit."""
 
 
@@ -76,7 +76,7 @@ def _threads() -> tuple[State, str]:
 def _memory() -> tuple[State, str]:
     free = _runtime().available_memory()
     text = f"{format_bytes(free)} free"
-    return ("ok", text) if free >= LEAST_MEMORY else ("problem", f"{text}: images will be recovered in small tiles")
+    return ("ok", text) if free >= MIN_MEMORY else ("problem", f"{text}: images will be recovered in small tiles")
 
 
 def _gpu() -> tuple[State, str]:
@@ -147,7 +147,7 @@ def writable(folder: Path, else_: str) -> tuple[State, str]:
         return "problem", f"{folder} cannot be written ({error.strerror or error}); {else_}"
     free = shutil.disk_usage(nearest).free
     text = f"{folder}, {format_bytes(free)} free"
-    return ("ok", text) if free >= LEAST_DISK else ("problem", f"{text}: results may not fit")
+    return ("ok", text) if free >= MIN_DISK else ("problem", f"{text}: results may not fit")
 
 
 def _terminal() -> tuple[State, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dop_lightning.foundation.nearest import did_you_mean, nearest
 
-MOST_LISTED = 12
+MAX_LISTED = 12
 """Maximum number of known classes that a message lists if no similar name is found."""
 
 
@@ -110,8 +110,8 @@ def _listed(known: Sequence[str] | dict[str, type]) -> str:
     names = sorted(known)
     if not names:
         return ""
-    more = f", … ({len(names)} in all)" if len(names) > MOST_LISTED else ""
-    return f"; available: {', '.join(names[:MOST_LISTED])}{more}"
+    more = f", … ({len(names)} in all)" if len(names) > MAX_LISTED else ""
+    return f"; available: {', '.join(names[:MAX_LISTED])}{more}"
 
 
 def _imported(name: str, bases: Sequence[type]) -> Any:

@@ -24,7 +24,7 @@ from dop_lightning.cli.experiments.schema import (
 from dop_lightning.cli.experiments.sources import Source, plain_key
 from dop_lightning.foundation.nearest import did_you_mean, nearest
 
-MOST_SHOWN = 80
+MAX_SHOWN = 80
 """Maximum number of characters of a value in a message."""
 
 
@@ -250,4 +250,4 @@ def _is_file(value: object) -> bool:
 
 def _short(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"

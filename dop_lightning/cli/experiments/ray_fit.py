@@ -10,18 +10,18 @@ from types import FrameType
 
 import pytorch_lightning as pl
 
-from dop_lightning.cli.experiments.takeover import TAKER, Deaths, Takeover
+from dop_lightning.cli.experiments.takeover import TAKEOVER_LOCK, Deaths, Takeover
 from dop_lightning.cli.options import OptionParser
 from dop_lightning.cli.ray_options import add_ray_options, check_ray_options, connect
 from dop_lightning.foundation.folder_lock import FolderLock, in_use
-from dop_lightning.foundation.launched import PROCESSES, RUN_FOLDER, TAKEN
+from dop_lightning.foundation.launched import BATCHES_VARIABLE, PROCESSES, RUN_FOLDER
 from dop_lightning.lightning.strategies.launcher import environment_variables, format_exit, handling
 from dop_lightning.lightning.strategies.plan import Plan, deal
 from dop_lightning.lightning.strategies.problem_parallel import ProblemParallelStrategy
 from dop_lightning.runs.folder import LOCK, RunFolder
 from dop_lightning.runs.locks import Claims
 from dop_lightning.runs.ray_tasks import RayTask, RayTasks, TaskEnd, require_ray
-from dop_lightning.runs.results import remaining, write_table
+from dop_lightning.runs.results import remaining_iterations, write_table
 
 PAUSE = 0.2
 """Maximum number of seconds until a signal is handled while no task ends."""
@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
 def _environment(tasks: RayTasks, folder: Path) -> dict[str, str]:
     """Return the environment of this process, which is the first one of the run and has no batches."""
     return {
-        TAKEN: "",
+        BATCHES_VARIABLE: "",
         PROCESSES: str(max(2, tasks.slots + 1)),
         "NODE_RANK": "0",
         RUN_FOLDER: str(folder),
@@ -77,7 +77,7 @@ def _work(trainer: pl.Trainer, run: Path, options: Sequence[str], tasks: RayTask
     assert strategy.plan is not None  # the training, without batches, is over
     claims, lock = Claims(run / LOCK), FolderLock(run)
     try:
-        if claims.take([TAKER]) or not lock.acquire(first=False):
+        if claims.take([TAKEOVER_LOCK]) or not lock.acquire(first=False):
             result.failures.append(in_use(run))
             return result
         left = _unfinished(trainer, strategy.plan, run)
@@ -93,7 +93,7 @@ def _work(trainer: pl.Trainer, run: Path, options: Sequence[str], tasks: RayTask
 def _unfinished(trainer: pl.Trainer, plan: Plan, run: Path) -> dict[int, float]:
     """Return the unfinished batches, and the remaining work of each, in arbitrary units."""
     data = trainer.datamodule  # type: ignore[attr-defined]
-    iterations, folder = remaining(run, data.problems, trainer.max_steps), RunFolder(run)
+    iterations, folder = remaining_iterations(run, data.problems, trainer.max_steps), RunFolder(run)
     problems = {problem.name: problem for problem in data.problems}
     left = {}
     for number, names in enumerate(plan.batches):
@@ -146,7 +146,7 @@ class _Fit:
 
     def _submit(self, name: str) -> None:
         environment = {
-            TAKEN: ",".join(map(str, self._batches[name])),
+            BATCHES_VARIABLE: ",".join(map(str, self._batches[name])),
             PROCESSES: str(len(self._ranks) + 1),
             "NODE_RANK": str(self._ranks[name]),
             RUN_FOLDER: str(self.run.absolute()),

@@ -41,7 +41,7 @@ STATUS = {"": 0, "SIGINT": 130, "SIGTERM": 143}
 EXIT_RANK_FAILED = 1
 """Exit status if another process of the run failed and its work is not finished."""
 
-MOST_ROWS = 20
+MAX_ROWS = 20
 """Maximum number of rows of the table that is printed at the end; ``results.csv`` has all rows."""
 
 
@@ -124,14 +124,14 @@ def fit(
         if hint := _hint(trainer, data, config["trainer"].get("accelerator")):
             print(f"Hint: {hint}", file=sys.stderr)
         masks = [(whole.name, whole.mask) for whole in data.wholes if whole.mask is not None]
-        for name, mask in masks[:MOST_ROWS]:
+        for name, mask in masks[:MAX_ROWS]:
             print(f"{name}: {1 - mask.float().mean():.1%} of its values are missing", file=sys.stderr)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks.insert(0, Manifest(request, config_text, mark, recorded, seen))
     callbacks.append(ProcessHeartbeat())  # last, since its final heartbeat means that all files are written
     for callback in callbacks:
         if isinstance(callback, CheckpointFolder):
-            callback.mark = mark if checkpoint is None or checkpoint == run / LAST else ""
+            callback.fingerprint = mark if checkpoint is None or checkpoint == run / LAST else ""
     try:
         trainer.fit(
             module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True
@@ -233,9 +233,9 @@ def report(run: Path, results: Sequence[Mapping[str, Any]] | None = None) -> Non
     results = read_results(run) if results is None else results
     columns = summary_columns(results)
     if results:
-        print(render_table(results[:MOST_ROWS], columns))
-    if len(results) > MOST_ROWS:
-        print(f"… and {len(results) - MOST_ROWS} more in {run / 'results.csv'}")
+        print(render_table(results[:MAX_ROWS], columns))
+    if len(results) > MAX_ROWS:
+        print(f"… and {len(results) - MAX_ROWS} more in {run / 'results.csv'}")
     if len(results) > 1:
         for key, title, spec in columns[4:]:
             values = [result[key] for result in results if result.get(key) is not None]

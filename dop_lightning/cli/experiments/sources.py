@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-VALUELESS = ("--print_config", "--help", "-h")
+FLAGS_WITHOUT_VALUE = ("--print_config", "--help", "-h")
 """Options without a value."""
 
 
@@ -46,7 +46,7 @@ def sources(arguments: Sequence[str]) -> Iterator[Source]:
             content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
             if isinstance(content, dict):
                 yield Source(value, content, True)
-        elif option.startswith("--") and option not in (*VALUELESS, "--config"):
+        elif option.startswith("--") and option not in (*FLAGS_WITHOUT_VALUE, "--config"):
             yield Source(option, _nested(option.removeprefix("--"), _structured(value)), False)
 
 
@@ -62,7 +62,7 @@ def options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
         if not word.startswith("-"):
             continue
         option, equals, value = word.partition("=")
-        if not equals and option not in VALUELESS and words and not words[0].startswith("--"):
+        if not equals and option not in FLAGS_WITHOUT_VALUE and words and not words[0].startswith("--"):
             value = words.pop(0)
         yield option, value
 

@@ -19,21 +19,21 @@ import torch
 
 from dop_lightning.engine.roster import batch_labels
 from dop_lightning.foundation.folder_lock import FolderLock
-from dop_lightning.foundation.launched import CHILD, RUN_FOLDER, TAKEN, is_child, is_orphan, taken_batches
+from dop_lightning.foundation.launched import BATCHES_VARIABLE, CHILD, RUN_FOLDER, is_child, is_orphan, taken_batches
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher, format_exit, handling
 from dop_lightning.lightning.strategies.plan import Plan
 from dop_lightning.lightning.strategies.problem_parallel import ProblemParallelStrategy
 from dop_lightning.runs.folder import LOCK
-from dop_lightning.runs.heartbeat import Heartbeat, read_at_work, read_heartbeats, start_time, write_heartbeat
+from dop_lightning.runs.heartbeat import Heartbeat, read_active_batches, read_heartbeats, start_time, write_heartbeat
 from dop_lightning.runs.locks import Claims
 
-TAKER = 2**30
+TAKEOVER_LOCK = 2**30
 """Number in the lock file of a run that is claimed by the only process that takes over work."""
 
-MOST_DEATHS = 2
+MAX_DEATHS = 2
 """Number of processes that may die while they advance a batch; then the batch is skipped and reported."""
 
-MOST_NAMED = 3
+MAX_NAMED = 3
 """Maximum number of problems of such a batch that are named."""
 
 
@@ -80,7 +80,7 @@ def take_over(trainer: pl.Trainer, run: Path) -> Takeover:
         return result
     claims, lock = Claims(run / LOCK), FolderLock(run)
     dead = _dead(trainer, strategy.plan, run)
-    if not any(dead.values()) or claims.take([TAKER]):
+    if not any(dead.values()) or claims.take([TAKEOVER_LOCK]):
         return result
     if trainer.strategy.root_device.type == "cuda":
         torch.cuda.empty_cache()  # for the new process
@@ -132,7 +132,7 @@ class Deaths:
 
     def count(self, rank: int, batches: Sequence[int]) -> None:
         """Count a death for the batches that the process was advancing, or for all if it had not started any."""
-        advanced = [number for number in read_at_work(self.run, rank) if number in batches]
+        advanced = [number for number in read_active_batches(self.run, rank) if number in batches]
         self._deaths.update(advanced or batches)
 
     def without_deadly(self, batches: Sequence[int], how: str) -> list[int]:
@@ -142,11 +142,11 @@ class Deaths:
             batches: batches of the process that died.
             how: description of its death.
         """
-        deadly = [number for number in batches if self._deaths[number] >= MOST_DEATHS]
+        deadly = [number for number in batches if self._deaths[number] >= MAX_DEATHS]
         labels = batch_labels(range(len(self.plan.batches)))
         for number in deadly:
             names = self.plan.batches[number]
-            named = ", ".join(names[:MOST_NAMED]) + (", …" if len(names) > MOST_NAMED else "")
+            named = ", ".join(names[:MAX_NAMED]) + (", …" if len(names) > MAX_NAMED else "")
             reason = f"{labels[number]} ({named}): two processes died while they worked on it, the last one {how}"
             self.result.left[number] = reason
         self.left += deadly
@@ -224,7 +224,7 @@ class _Work:
         own = {
             CHILD: str(os.getpid()),
             RUN_FOLDER: os.fspath(self.run),
-            TAKEN: ",".join(map(str, batches)),
+            BATCHES_VARIABLE: ",".join(map(str, batches)),
         }
         launcher = self.trainer.strategy.launcher
         if isinstance(launcher, ChildProcessLauncher) and launcher.procs:

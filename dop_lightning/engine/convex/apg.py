@@ -20,7 +20,7 @@ PENALTY = 0.01
 INNER = 0.05
 """b is updated once the length of a gradient step is below this fraction of the constraint residual."""
 
-FALL = 0.8
+MU_FACTOR = 0.8
 """Factor by which μ decreases at each update of b while the constraint is violated."""
 
 
@@ -95,7 +95,7 @@ class AcceleratedProximalGradient(ConvexSolver):
         primal = norms(left)
         falls = mu > PENALTY * program.scale
         moves = ~falls & (step <= INNER * primal)
-        less = torch.where(moves & (primal > self.tolerance * norms(y)), FALL, 1.0)
+        less = torch.where(moves & (primal > self.tolerance * norms(y)), MU_FACTOR, 1.0)
         multiplier = column(less, b) * (b - y + left)  # μ times the multiplier of the constraint
         return {
             "signal": X_new,

@@ -14,7 +14,7 @@ from dop_lightning.engine.convex.solver import ConvexSolver, Tensors, ratio
 from dop_lightning.foundation.checks import positive as above_zero
 from dop_lightning.problems.problem import ProblemBatch
 
-CAREFUL = 4.0
+CAREFUL_MU_FACTOR = 4.0
 """μ of the careful iterations starts at this multiple of the initial μ."""
 
 BALANCE = 0.1
@@ -98,6 +98,6 @@ class InexactALM(ConvexSolver):
             "rank": rank,
             "converged": self.has_converged(program, primal, dual),
             "multiplier": Y,
-            "mu": torch.where(restarts, CAREFUL * self.mu / program.scale, mu),
+            "mu": torch.where(restarts, CAREFUL_MU_FACTOR * self.mu / program.scale, mu),
             "careful": state["careful"] | feasible,
         }

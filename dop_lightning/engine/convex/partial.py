@@ -22,8 +22,8 @@ PASSES = 12
 SEARCH = 3
 """Minimum number of passes, so that random columns align with values that have risen above the threshold."""
 
-SHARE = 4
-"""A block with more than 1/SHARE of the smaller side's columns is no faster than the full decomposition."""
+MAX_BLOCK_DIVISOR = 4
+"""A block with more than 1/MAX_BLOCK_DIVISOR of the smaller side's columns is no faster than the full decomposition."""
 
 
 def partial_singular_value_threshold(
@@ -123,7 +123,7 @@ def _draws(like: Tensor, columns: int, side: int | None = None) -> Tensor | None
     """Return ``(m, columns)`` normal numbers; ``None`` if a block of this size does not pay off."""
     rows = like.shape[-1] if side is None else side
     smaller = min(like.shape) if side is None else side
-    if SHARE * columns > smaller:
+    if MAX_BLOCK_DIVISOR * columns > smaller:
         return None
     generator = torch.Generator(device="cpu").manual_seed(0)
     return torch.randn(rows, columns, dtype=like.dtype, generator=generator, device="cpu").to(like.device)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.at_once import run_batches
 from dop_lightning.engine.convex.ialm import InexactALM
 from dop_lightning.engine.convex.method import ConvexMethod
 from dop_lightning.engine.convex.state import SolverFactory
 from dop_lightning.engine.descent import OperatorFactory
-from dop_lightning.engine.look import Ending
+from dop_lightning.engine.evaluated import Ending
 from dop_lightning.engine.run import Listener, Run
+from dop_lightning.engine.runners import run_batches
 from dop_lightning.engine.state import Evaluation
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.model.operators import operator_of

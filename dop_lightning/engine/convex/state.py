@@ -19,7 +19,7 @@ from dop_lightning.engine.outcome import Status
 from dop_lightning.engine.state import AdvanceInterrupted, Evaluation, State, one_per_problem, out_of_memory
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.machine import is_out_of_memory
-from dop_lightning.foundation.signatures import made_by
+from dop_lightning.foundation.signatures import create_part
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import Operator, operator_of
 from dop_lightning.problems.problem import Attribute, ProblemBatch
@@ -57,7 +57,7 @@ class ConvexState(State):
         operator: OperatorFactory = operator_of,
     ) -> None:
         self.problems = problems
-        self.solver = made_by(solver, ConvexSolver, problems)
+        self.solver = create_part(solver, ConvexSolver, problems)
         if problems.device.type == "mps" and self.solver.dtype == torch.float64:
             raise ValueError("precision must be float32 on Apple's devices, got float64; alternatively, use the CPU")
         self.iteration = 0
@@ -67,7 +67,7 @@ class ConvexState(State):
         self.optimizers: list[Optimizer] = []
         self._factories = (solver, operator)
         exact = _in_type(problems, self.solver.dtype)
-        self._program = convex_program(exact, made_by(operator, Operator, exact).to(problems.device), self.alpha)
+        self._program = convex_program(exact, create_part(operator, Operator, exact).to(problems.device), self.alpha)
         self._loss = SquaredLoss()
         self._state = self.solver.start(self._program)
 

@@ -35,7 +35,7 @@ ROUNDS = 5
 PACE = 1.5
 """T*·rate, see :mod:`dop_lightning.engine.alpha`."""
 
-LEAST = 1e-12
+EPSILON = 1e-12
 """Added to norms, since the gradient of a kernel may be 0."""
 
 
@@ -56,7 +56,7 @@ def orthogonalised(matrices: Tensor, rounds: int = ROUNDS) -> Tensor:
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
     X = matrices.mT if tall else matrices  # so that XXᵀ has the size of the shorter side
-    X = X / X.norm(dim=(1, 2), keepdim=True).add_(LEAST)  # σ are at most 1
+    X = X / X.norm(dim=(1, 2), keepdim=True).add_(EPSILON)  # σ are at most 1
     # Polynomials of XXᵀ alone would need smaller products, but are unstable: an eigenvalue that rounding has made
     # negative grows twelvefold in each step, and overflows in bfloat16.
     for _ in range(rounds):

@@ -9,23 +9,23 @@ from typing import Literal
 
 from torch import Tensor
 
-EXACT = 10.0
+MAX_EXACT_RESIDUAL = 10.0
 """Residual of hidden entries up to which the model is exact, as a multiple of the tolerance."""
 
-OVERFIT = 1.1
+MAX_RESIDUAL_RATIO = 1.1
 """In dense noise, the residual of hidden entries may exceed that of the others by this factor, in addition to the
 effect of the degrees of freedom."""
 
-FREEDOM = 0.25
+MAX_FREEDOM = 0.25
 """Maximum degrees of freedom of L per entry that is not an outlier."""
 
-MOST_OUTLIERS = 0.6
+MAX_OUTLIERS = 0.6
 """Maximum fraction of outliers: S must be sparse."""
 
-CHANCE = 5.0
+MAX_T_STATISTIC = 5.0
 """Maximum t-statistic with which the next components may predict hidden entries, in standard deviations."""
 
-PREDICTS = 0.5
+MAX_RELATIVE_RESIDUAL = 0.5
 """Maximum residual of hidden entries relative to their magnitude."""
 
 
@@ -84,14 +84,14 @@ def certify(
     """
     if not rms > 0:
         return rejected("no low-rank component was found")
-    floor = EXACT * tolerance * rms
+    floor = MAX_EXACT_RESIDUAL * tolerance * rms
     exact = _share_above(hidden, floor), _share_above(shown, floor)
     both = len(hidden), len(shown)
     hidden_level, shown_level = _level(hidden, exact[1]) / rms, _level(shown, exact[1]) / rms
     if (
-        exact[1] <= MOST_OUTLIERS
-        and freedom <= FREEDOM
-        and hidden_level <= EXACT * tolerance
+        exact[1] <= MAX_OUTLIERS
+        and freedom <= MAX_FREEDOM
+        and hidden_level <= MAX_EXACT_RESIDUAL * tolerance
         and _same_share(*exact, *both)
     ):
         return Certificate("exact", "", hidden_level, shown_level)
@@ -99,17 +99,17 @@ def certify(
     beyond = _share_above(hidden, 5 * scale), _share_above(shown, 5 * scale)
     hidden_level, shown_level = _level(hidden, beyond[1]) / rms, _level(shown, beyond[1]) / rms
     found = {"hidden": hidden_level, "shown": shown_level}
-    if beyond[1] > MOST_OUTLIERS:
+    if beyond[1] > MAX_OUTLIERS:
         return rejected(f"most entries would be outliers ({beyond[1]:.2f})", **found)
-    if freedom > FREEDOM:
+    if freedom > MAX_FREEDOM:
         return rejected(f"the rank is too high for the size of the matrix ({freedom:.2f} degrees of freedom per entry)")
-    if not hidden_level <= PREDICTS * float(size.median()) / rms:
+    if not hidden_level <= MAX_RELATIVE_RESIDUAL * float(size.median()) / rms:
         return rejected("hidden entries are not predicted", **found)
-    if not hidden_level <= (OVERFIT + 2 * freedom) * shown_level:
+    if not hidden_level <= (MAX_RESIDUAL_RATIO + 2 * freedom) * shown_level:
         return rejected("the error at hidden entries exceeds the error at the others", **found)
     if not _same_share(*beyond, *both):
         return rejected("outliers are more frequent among hidden entries than among the others", **found)
-    if not structure() <= CHANCE:
+    if not structure() <= MAX_T_STATISTIC:
         return rejected("the residual has structure beyond the estimated rank", **found)
     return Certificate("noisy", "", hidden_level, shown_level)
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.projections.ranks import ALONE, Alone
+from dop_lightning.engine.projections.ranks import SINGLE_PROCESS, SingleProcess
+from dop_lightning.foundation.renamed import RenamedAttribute
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,25 @@ class LowRank:
         """Return ``L[rows, columns]`` for index tensors of equal shape."""
         return (self.scaled_left[rows] * self.right[columns, : self.rank]).sum(dim=-1)
 
-    def cut(self, rank: int, width: int) -> "LowRank":
+    def truncate(self, rank: int, width: int) -> "LowRank":
         """Return the first ``width`` triplets; ``rank`` of them belong to L."""
         return LowRank(self.left[:, :width], self.values[:width], self.right[:, :width], rank)
 
-    def completed(self, columns: int, ranks: Alone) -> "LowRank":
+    def gather_right(self, columns: int, ranks: SingleProcess) -> "LowRank":
         """Gather all right vectors from the shares that each rank holds in ``right``.
 
         Args:
             columns: m.
             ranks: processes that share rows and columns.
         """
-        return LowRank(self.left, self.values, ranks.whole(self.right, columns), self.rank)
+        return LowRank(self.left, self.values, ranks.gather_rows(self.right, columns), self.rank)
+
+    # Old names, until version 0.3.
+    cut = RenamedAttribute("truncate")
+    completed = RenamedAttribute("gather_right")
 
 
-def stepped(start: LowRank, forward: Tensor, backward: Tensor, ranks: Alone = ALONE) -> LowRank:
+def stepped(start: LowRank, forward: Tensor, backward: Tensor, ranks: SingleProcess = SINGLE_PROCESS) -> LowRank:
     r"""Project ``L + E`` onto the tangent space at L and decompose it.
 
     With U, V the left and right vectors of ``start`` and ``Z = L + E``, the result is the decomposition of
@@ -81,7 +86,7 @@ def stepped(start: LowRank, forward: Tensor, backward: Tensor, ranks: Alone = AL
         ranks: processes that share the rows.
 
     Returns:
-        2k triplets, or ``min(n, m)`` if fewer, with the rank of ``start``. Call :meth:`LowRank.completed` on the
+        2k triplets, or ``min(n, m)`` if fewer, with the rank of ``start``. Call :meth:`LowRank.gather_right` on the
         result.
     """
     own = ranks.own(len(start.right))
@@ -101,7 +106,7 @@ def leading(
     backward: Callable[[Tensor], Tensor],
     start: Tensor,
     rounds: int = 2,
-    ranks: Alone = ALONE,
+    ranks: SingleProcess = SINGLE_PROCESS,
 ) -> LowRank:
     """Return the leading singular triplets of M by randomised subspace iteration [Halko et al., 2011].
 
@@ -115,12 +120,14 @@ def leading(
     m = len(start)
     Q = ranks.qr(forward(start))[0]
     for _ in range(rounds):
-        Q = ranks.qr(forward(ranks.whole(ranks.qr(backward(Q))[0], m)))[0]
+        Q = ranks.qr(forward(ranks.gather_rows(ranks.qr(backward(Q))[0], m)))[0]
     right, values, uh = ranks.svd(backward(Q))
-    return LowRank(Q @ uh.mT, values.double(), ranks.whole(right, m), start.shape[1])
+    return LowRank(Q @ uh.mT, values.double(), ranks.gather_rows(right, m), start.shape[1])
 
 
-def orthonormal(left: Tensor, values: Tensor, right: Tensor, rank: int, ranks: Alone = ALONE) -> LowRank:
+def orthonormal(
+    left: Tensor, values: Tensor, right: Tensor, rank: int, ranks: SingleProcess = SINGLE_PROCESS
+) -> LowRank:
     """Return the decomposition of ``left·values·rightᵀ`` for any factors with k columns.
 
     The factors and the result hold this rank's share of the rows.

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ABOVE = 1.5
+MIN_EDGE_RATIO = 1.5
 """Minimum singular value of a component of L, as a multiple of the edge."""
 
-SPIKES = 2.0
+MIN_THRESHOLD_RATIO = 2.0
 """Minimum singular value as a multiple of the threshold: a few outliers just below it are not noise of low variance."""
 
-STEADY = 0.75
+MIN_STEP_RATIO = 0.75
 """Minimum ratio of the singular value of a component of L to that of the previous step; values due to residual outliers
 fall with the threshold."""
 
-STREAK = 3
+MIN_STEPS = 3
 """Consecutive steps for which a candidate must meet these conditions before it becomes part of L."""
 
 
@@ -42,7 +42,7 @@ class RankRule:
     last: Tensor
     streak: int = 0
 
-    def rank(self, values: Tensor, rank: int, limit: float, threshold: float, above: float = ABOVE) -> int:
+    def rank(self, values: Tensor, rank: int, limit: float, threshold: float, above: float = MIN_EDGE_RATIO) -> int:
         """Return the rank after a step.
 
         Args:
@@ -55,11 +55,13 @@ class RankRule:
         kept = int((values[:rank] > limit).sum())
         common = min(len(values), len(self.last))
         new = values[rank:common]
-        looks = (new > max(above * limit, SPIKES * threshold)) & (new > STEADY * self.last[rank:common])
+        looks = (new > max(above * limit, MIN_THRESHOLD_RATIO * threshold)) & (
+            new > MIN_STEP_RATIO * self.last[rank:common]
+        )
         found = int(looks.long().cumprod(0).sum()) if kept == rank else 0
         self.streak = self.streak + 1 if found else 0
         self.last = values
-        if self.streak < STREAK:
+        if self.streak < MIN_STEPS:
             return max(1, kept)
         self.streak = 0
         return rank + found
@@ -67,4 +69,4 @@ class RankRule:
 
 def first_rank(values: Tensor, limit: float) -> int:
     """Return the number of singular values above the edge, at least 1."""
-    return max(1, int(torch.count_nonzero(values > ABOVE * limit)))
+    return max(1, int(torch.count_nonzero(values > MIN_EDGE_RATIO * limit)))

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dop_lightning.foundation.renamed import RenamedAttribute
+
 Value = Callable[[Tensor, Tensor], Tensor]
 """Function that returns values for row and column index tensors of equal shape; row indices are local to a rank."""
 
@@ -23,7 +25,7 @@ class LostRankError(ValueError):
     """Another rank has exited or is unreachable."""
 
 
-class Alone:
+class SingleProcess:
     """A single process that holds all rows, so that collective operations are trivial.
 
     Attributes:
@@ -59,7 +61,7 @@ class Alone:
         """
         return values
 
-    def whole(self, share: Tensor, length: int) -> Tensor:
+    def gather_rows(self, share: Tensor, length: int) -> Tensor:
         """Return the concatenated parts of all ranks, ``(length, k)``.
 
         Args:
@@ -68,7 +70,7 @@ class Alone:
         """
         return share
 
-    def same(self, *values: Tensor) -> tuple[Tensor, ...]:
+    def broadcast(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Return the values of rank 0. Shapes and types must agree on all ranks."""
         return values
 
@@ -128,11 +130,15 @@ class Alone:
         """Return this rank's rows of a normal random matrix ``(side, count)``, float32 on the CPU."""
         return torch.randn(side, count, generator=generator, dtype=torch.float32, device="cpu")
 
+    # Old names, until version 0.3.
+    whole = RenamedAttribute("gather_rows")
+    same = RenamedAttribute("broadcast")
 
-ALONE = Alone()
+
+SINGLE_PROCESS = SingleProcess()
 
 
-class Ranks(Alone):
+class Ranks(SingleProcess):
     """The processes of the default process group of ``torch.distributed``, each holding some rows of one matrix.
 
     m×k sums over ranks are computed in the order of ranks. The QR decomposition is computed from the stacked R factors
@@ -207,14 +213,14 @@ class Ranks(Alone):
         self._call(sent, dist.all_to_all_single, summands, values.contiguous(), [own] * self.size, sizes)
         return summands.view(self.size, own, -1).sum(dim=0)
 
-    def whole(self, share: Tensor, length: int) -> Tensor:
+    def gather_rows(self, share: Tensor, length: int) -> Tensor:
         """Return the concatenated parts of all ranks."""
         sizes = self._sizes(length)
         padded = share.new_zeros(max(sizes), share.shape[1])
         padded[: len(share)] = share
         return torch.cat([part[:size] for part, size in zip(self._gathered(padded), sizes, strict=True)])
 
-    def same(self, *values: Tensor) -> tuple[Tensor, ...]:
+    def broadcast(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Return the values of rank 0."""
         flat = torch.cat([value.double().flatten() for value in values])
         self._call(flat.nbytes, dist.broadcast, flat, 0)
@@ -270,7 +276,7 @@ class Ranks(Alone):
     def svd(self, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the singular value decomposition."""
         Q, R = self.qr(share)
-        u, values, vh = self.same(*torch.linalg.svd(R, full_matrices=False))
+        u, values, vh = self.broadcast(*torch.linalg.svd(R, full_matrices=False))
         return Q @ u.to(Q), values.to(Q), vh.to(Q)
 
     def median(self, values: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import hardshrink
 
-from dop_lightning.engine.projections.certificate import EXACT, Certificate, certify, rejected
-from dop_lightning.engine.projections.locked import MOST, lost_rows, with_columns, with_rows
+from dop_lightning.engine.projections.certificate import MAX_EXACT_RESIDUAL, Certificate, certify, rejected
 from dop_lightning.engine.projections.low_rank import LowRank, leading, stepped
 from dop_lightning.engine.projections.rank import RankRule, edge, first_rank
-from dop_lightning.engine.projections.ranks import ALONE, Alone
+from dop_lightning.engine.projections.ranks import SINGLE_PROCESS, SingleProcess
+from dop_lightning.engine.projections.refit import MAX_LOST_FRACTION, lost_rows, with_columns, with_rows
 from dop_lightning.engine.projections.structure import next_components, prediction
 from dop_lightning.engine.projections.sweep import Clipped, Observation, Sweep, strips_of, sweep
 from dop_lightning.foundation.checks import at_least, fraction, positive
@@ -54,22 +54,22 @@ NOISE = 3.0
 BOUND = 4.0
 """Number of standard deviations to which the cutoff of an exact L corresponds."""
 
-REST = 3
+SETTLING_STEPS = 3
 """Steps without progress after which the recovery has settled."""
 
-STILL = 0.95
-"""Without progress, the residual is at least this multiple of its value REST steps earlier."""
+MIN_PROGRESS_RATIO = 0.95
+"""Without progress, the residual is at least this multiple of its value SETTLING_STEPS steps earlier."""
 
 FITS = 5
 """Maximum number of refits of lost rows and columns."""
 
-POLISH = 12
+MAX_FINAL_STEPS = 12
 """Maximum number of steps with all entries."""
 
-NARROW = 40
+MIN_SIDE = 40
 """Minimum number of rows and columns for a verdict: in smaller matrices, components fit outliers."""
 
-HIDDEN, MOST_HIDDEN, LEAST_HIDDEN = 0.05, 20_000, 200
+HIDDEN, MAX_HIDDEN, MIN_HIDDEN = 0.05, 20_000, 200
 """Fraction and bounds on the number of hidden entries."""
 
 Phase = Literal["search", "polish", "ended"]
@@ -122,7 +122,7 @@ class AlternatingProjections:
       (:mod:`~dop_lightning.engine.projections.rank`); no gap in the spectrum is needed,
     * the threshold falls geometrically, bounded below by a multiple of the scale of R, estimated from its lower
       quartile,
-    * lost rows and columns are refitted (:mod:`~dop_lightning.engine.projections.locked`),
+    * lost rows and columns are refitted (:mod:`~dop_lightning.engine.projections.refit`),
     * a fraction of the entries is hidden until the recovery has settled, and then certifies it
       (:mod:`~dop_lightning.engine.projections.certificate`). A few steps with all entries follow.
 
@@ -185,7 +185,7 @@ class Recovery:
         seed: int,
         is_transposed: bool = False,
         begins: bool = True,
-        ranks: Alone = ALONE,
+        ranks: SingleProcess = SINGLE_PROCESS,
     ) -> None:
         self.solver = solver
         self._transposed = is_transposed
@@ -204,7 +204,7 @@ class Recovery:
         self.steps_done = 0
         if begins:
             self.progress = self._start()
-        if begins and (len(self._hidden) == 0 or min(self._shape) < NARROW):
+        if begins and (len(self._hidden) == 0 or min(self._shape) < MIN_SIDE):
             self._end(rejected("the matrix is too small for a verdict"))
 
     # ----------------------------------------------------------------------------------------------- the observation
@@ -231,8 +231,8 @@ class Recovery:
     def _drawn(self) -> tuple[Tensor, Tensor]:
         """Return flat positions of the hidden entries and of the sample, which are observed and disjoint."""
         generator = stream(self._seed, "held_out", 2)
-        count = min(int(HIDDEN * self.observed), MOST_HIDDEN)
-        hidden = min(count, self.observed // 2) if count >= LEAST_HIDDEN else 0
+        count = min(int(HIDDEN * self.observed), MAX_HIDDEN)
+        hidden = min(count, self.observed // 2) if count >= MIN_HIDDEN else 0
         want = hidden + min(SAMPLE, self.observed - hidden)
         if want * 4 < self.observed:
             found = torch.empty(0, dtype=torch.int64, device="cpu")
@@ -310,7 +310,7 @@ class Recovery:
                 break
             width = min(2 * width, n, m)
         rank = min(rank, self._limit)
-        estimate = estimate.cut(rank, self._width(rank, width))
+        estimate = estimate.truncate(rank, self._width(rank, width))
         return Progress(estimate, threshold, RankRule(estimate.values))
 
     def _width(self, rank: int, available: int) -> int:
@@ -336,7 +336,7 @@ class Recovery:
         now.share = min(0.9, float((residuals > now.threshold).double().mean()))
         self._move(sweep(self._observation(), now.estimate, now.threshold, ranks=self._ranks))
         now.steps += 1
-        now.scales = [*now.scales, scale][-REST - 1 :]
+        now.scales = [*now.scales, scale][-SETTLING_STEPS - 1 :]
         self._look(scale)
 
     def _scale(self, residuals: Tensor) -> float:
@@ -349,7 +349,7 @@ class Recovery:
         now, (n, m) = self.progress, self._shape
         longer = self._longer
         moved = stepped(now.estimate, found.forward * longer, found.backward * longer, self._ranks)
-        now.energies = [*now.energies, found.energy**0.5 / (n * m) ** 0.5][-REST - 1 :]
+        now.energies = [*now.energies, found.energy**0.5 / (n * m) ** 0.5][-SETTLING_STEPS - 1 :]
         noise = edge(longer * now.energies[-1], n, m)
         rounding = float(moved.values[0]) * max(n, m) * torch.finfo(self._D.dtype).eps  # as in a numerical rank
         limit = max(noise, rounding)
@@ -357,7 +357,7 @@ class Recovery:
         rank = min(rank, self._limit)
         if rank > now.estimate.rank:
             now.wait = WAIT
-        now.estimate = moved.cut(rank, self._width(rank, len(moved.values))).completed(m, self._ranks)
+        now.estimate = moved.truncate(rank, self._width(rank, len(moved.values))).gather_right(m, self._ranks)
 
     def _look(self, scale: float) -> None:
         """End the phase if there is no more progress."""
@@ -369,11 +369,12 @@ class Recovery:
         done = now.energies[-1] <= self.solver.tolerance * rms
         smallest = 8 * torch.finfo(self._D.dtype).eps * rms
         low = scale <= smallest or now.threshold <= 1.2 * self.solver.floor * scale
-        rests = len(now.scales) > REST and (
-            now.scales[-1] >= STILL * now.scales[0] and now.energies[-1] >= STILL * now.energies[0]
+        rests = len(now.scales) > SETTLING_STEPS and (
+            now.scales[-1] >= MIN_PROGRESS_RATIO * now.scales[0]
+            and now.energies[-1] >= MIN_PROGRESS_RATIO * now.energies[0]
         )
         if now.phase == "polish":
-            if now.steps >= POLISH or (now.steps >= REST and (done or rests)):
+            if now.steps >= MAX_FINAL_STEPS or (now.steps >= SETTLING_STEPS and (done or rests)):
                 now.phase = "ended"
         elif (done or (low and rests)) and not self._fit_lost(scale):
             self._certify(rms)
@@ -389,11 +390,11 @@ class Recovery:
         assert found.of_columns is not None
         estimate, changed = now.estimate, False
         rows = lost_rows(found.of_rows, self._of_rows, ranks)
-        if 0 < int(ranks.sum(torch.tensor(len(rows), device=rows.device))) <= MOST * n:
+        if 0 < int(ranks.sum(torch.tensor(len(rows), device=rows.device))) <= MAX_LOST_FRACTION * n:
             known = self._known(self._D[rows], lambda mask: mask[rows])
             estimate, changed = with_rows(estimate, rows, *known, ranks)
         columns = lost_rows(found.of_columns, self._of_columns)
-        if 0 < len(columns) <= MOST * m:
+        if 0 < len(columns) <= MAX_LOST_FRACTION * m:
             known = self._known(self._D[:, columns], lambda mask: mask[:, columns])
             estimate, better = with_columns(estimate, columns, *known, ranks)
             changed = changed or better
@@ -463,7 +464,7 @@ class Recovery:
         """Residual above which an entry is an outlier."""
         now = self.progress
         rms = now.estimate.norm / self._size**0.5
-        return EXACT * self.solver.tolerance * rms if self._is_exact else now.threshold
+        return MAX_EXACT_RESIDUAL * self.solver.tolerance * rms if self._is_exact else now.threshold
 
     def parts(self) -> tuple[Tensor, Tensor]:
         """Return L and S, ``(n, m)`` each; S is 0 at unobserved entries."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.projections.low_rank import LowRank, stepped
-from dop_lightning.engine.projections.ranks import ALONE, Alone
+from dop_lightning.engine.projections.ranks import SINGLE_PROCESS, SingleProcess
 from dop_lightning.engine.projections.sweep import Observation, sweep
 
 COMPONENTS = 32
@@ -23,7 +23,7 @@ def next_components(
     threshold: float,
     longer: float,
     generator: torch.Generator,
-    ranks: Alone = ALONE,
+    ranks: SingleProcess = SINGLE_PROCESS,
 ) -> LowRank:
     """Return the estimate with the leading components of its residual as candidates, by subspace iteration.
 
@@ -42,7 +42,7 @@ def next_components(
     for vectors, side in ((estimate.left, n), (estimate.right[ranks.own(m)], m)):
         draws = ranks.normal(generator, side, count).to(vectors)
         sides.append(ranks.qr(torch.cat([vectors[:, :r], draws], dim=1))[0][:, r:])
-    sides[1] = ranks.whole(sides[1], m)
+    sides[1] = ranks.gather_rows(sides[1], m)
     left, right = (
         torch.cat([own[:, :r], new], dim=1) for own, new in zip((estimate.left, estimate.right), sides, strict=True)
     )
@@ -51,12 +51,17 @@ def next_components(
     for _ in range(ROUNDS):
         found = sweep(observation, wide, threshold, ranks=ranks)
         moved = stepped(wide, found.forward * longer, found.backward * longer, ranks)
-        wide = moved.cut(r, r + count).completed(m, ranks)
+        wide = moved.truncate(r, r + count).gather_right(m, ranks)
     return wide
 
 
 def prediction(
-    wide: LowRank, rows: Tensor, columns: Tensor, residuals: Tensor, threshold: float, ranks: Alone = ALONE
+    wide: LowRank,
+    rows: Tensor,
+    columns: Tensor,
+    residuals: Tensor,
+    threshold: float,
+    ranks: SingleProcess = SINGLE_PROCESS,
 ) -> float:
     r"""Return how well candidates predict the residuals of hidden entries, as a t-statistic.
 

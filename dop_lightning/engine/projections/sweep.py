@@ -14,15 +14,16 @@ from torch import Tensor
 from torch.nn.functional import hardshrink
 
 from dop_lightning.engine.projections.low_rank import LowRank
-from dop_lightning.engine.projections.ranks import ALONE, Alone
+from dop_lightning.engine.projections.ranks import SINGLE_PROCESS, SingleProcess
+from dop_lightning.foundation.renamed import RenamedAttribute
 
-IN_CACHE = 2**18
+CPU_STRIP_ENTRIES = 2**18
 """Entries per strip of rows on a CPU, so that a strip fits in the cache of a core."""
 
-LEAST_HEIGHT = 16
+MIN_HEIGHT = 16
 """Minimum number of rows per strip; thinner products are slow."""
 
-ON_DEVICE = 2**28
+DEVICE_STRIP_ENTRIES = 2**28
 """Entries per strip on other devices."""
 
 
@@ -52,8 +53,8 @@ class Rows(Protocol):
 def strips_of(values: Rows) -> Iterator[slice]:
     """Yield slices of rows that are processed at once."""
     n, m = values.shape
-    most = IN_CACHE if values.device.type == "cpu" else ON_DEVICE
-    height = max(LEAST_HEIGHT, most // m)
+    most = CPU_STRIP_ENTRIES if values.device.type == "cpu" else DEVICE_STRIP_ENTRIES
+    height = max(MIN_HEIGHT, most // m)
     for start in range(0, n, height):
         yield slice(start, min(n, start + height))
 
@@ -79,7 +80,7 @@ class Observation:
         """Slices of rows that are processed at once."""
         return strips_of(self.values)
 
-    def conceal(self, strip: Tensor, rows: slice) -> None:
+    def zero_hidden(self, strip: Tensor, rows: slice) -> None:
         """Set unobserved and hidden entries of these rows to 0 in ``strip``."""
         if self.has_gaps:
             strip.nan_to_num_(nan=0.0)
@@ -95,8 +96,11 @@ class Observation:
     def below(self, rows: slice, threshold: float, like: Tensor) -> Tensor:
         """Return a copy of these rows in the dtype of ``like``, with unknown entries and those above threshold at 0."""
         strip = self.values[rows].to(like, copy=True)
-        self.conceal(strip, rows)
+        self.zero_hidden(strip, rows)
         return strip.sub_(hardshrink(strip, threshold))
+
+    # Old names, until version 0.3.
+    conceal = RenamedAttribute("zero_hidden")
 
 
 @dataclass
@@ -132,7 +136,7 @@ class Clipped:
     observation: Observation
     threshold: float
     factor: float = 1.0
-    ranks: Alone = ALONE
+    ranks: SingleProcess = SINGLE_PROCESS
 
     def forward(self, V: Tensor) -> Tensor:
         """Return the product with V, ``(m, k)``."""
@@ -157,7 +161,11 @@ class Clipped:
 
 
 def sweep(
-    observation: Observation, estimate: LowRank, threshold: float, counts: bool = False, ranks: Alone = ALONE
+    observation: Observation,
+    estimate: LowRank,
+    threshold: float,
+    counts: bool = False,
+    ranks: SingleProcess = SINGLE_PROCESS,
 ) -> Sweep:
     """Pass over the observation once.
 
@@ -182,7 +190,7 @@ def sweep(
         buffer = U.new_empty(height, m) if buffer is None else buffer
         E = buffer[:height]
         torch.addmm(D[rows].to(U), left[rows], right, alpha=-1, out=E)
-        observation.conceal(E, rows)
+        observation.zero_hidden(E, rows)
         large = hardshrink(E, threshold)
         E.sub_(large)
         if of_rows is not None and of_columns is not None:

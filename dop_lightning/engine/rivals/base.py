@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dop_lightning.engine.state import AdvanceInterrupted
+from dop_lightning.foundation.renamed import RenamedAttribute, rename_overrides
 from dop_lightning.foundation.signatures import require_result
 from dop_lightning.problems.problem import Problem, scale
 
@@ -41,13 +42,13 @@ class ImageFilter(ABC):
     """Filter that restores one image without iterations. Arguments are stored as attributes of the same names.
 
     Attributes:
-        largest_abreast: maximum number of pixels up to which tiles are restored in parallel, one thread per tile; 0 if
-            the filter is not thread-safe.
+        max_concurrent_pixels: maximum number of pixels up to which tiles are restored in parallel, one thread per tile;
+            0 if the filter is not thread-safe.
         uses_undamaged: whether the filter uses ``undamaged`` of problems; otherwise, problems that have it are refused.
         is_interrupted: whether the filter must stop at the next :meth:`poll`.
     """
 
-    largest_abreast: ClassVar[int] = 0
+    max_concurrent_pixels: ClassVar[int] = 0
     uses_undamaged: ClassVar[bool] = False
     is_interrupted: bool = False
 
@@ -94,6 +95,14 @@ class ImageFilter(ABC):
                 f"{type(self).__name__}.restore must return an image of shape {image.shape}, got {found.shape}"
             )
         return Restored(torch.from_numpy(np.ascontiguousarray(found, dtype=np.float64) * width))
+
+    # Old names, until version 0.3.
+    largest_abreast = RenamedAttribute("max_concurrent_pixels")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Accept the old names, until version 0.3."""
+        super().__init_subclass__(**kwargs)
+        rename_overrides(cls, {"largest_abreast": "max_concurrent_pixels"})
 
 
 class Detector(ABC):

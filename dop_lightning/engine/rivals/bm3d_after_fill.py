@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dop_lightning.engine.rivals.base import Flags, Image, ImageFilter
-from dop_lightning.engine.rivals.detectors import CONSISTENT
+from dop_lightning.engine.rivals.detectors import MAD_TO_STANDARD_DEVIATION
 from dop_lightning.foundation.checks import not_negative
 from dop_lightning.foundation.signatures import require_part
 
@@ -74,7 +74,7 @@ def noise_of_known(image: Image, known: Flags) -> float:
         second = (values[..., :-2] - 2 * values[..., 1:-1] + values[..., 2:]) / np.sqrt(6)
         found.append(np.abs(second[three]))
     sizes = np.concatenate(found)
-    return float(CONSISTENT * np.median(sizes)) if sizes.size else 0.0
+    return float(MAD_TO_STANDARD_DEVIATION * np.median(sizes)) if sizes.size else 0.0
 
 
 def _bm3d() -> Any:

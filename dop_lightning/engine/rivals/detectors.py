@@ -6,7 +6,7 @@ from dop_lightning.engine.rivals.base import Detector, Flags, Image
 from dop_lightning.engine.rivals.windows import masked_median
 from dop_lightning.foundation.checks import at_least, fraction, positive
 
-CONSISTENT = 1.4826
+MAD_TO_STANDARD_DEVIATION = 1.4826
 """Ratio of standard deviation to median absolute deviation of a normal distribution."""
 
 
@@ -61,5 +61,5 @@ class RobustThreshold(Detector):
             center = masked_median(image, ~found, self.size)
             far = np.abs(image - center)
             spread = masked_median(far, ~found, self.size)
-            found = missing | (far > self.threshold * np.maximum(CONSISTENT * spread, self.floor))
+            found = missing | (far > self.threshold * np.maximum(MAD_TO_STANDARD_DEVIATION * spread, self.floor))
         return found

@@ -53,7 +53,7 @@ class FilterState(RatelessState):
         self._is_done = [False] * len(problems)
         self._probability: dict[int, Tensor] = {}
         self.restoring_in: int | None = None
-        self.largest_abreast = image_filter.largest_abreast
+        self.max_concurrent_pixels = image_filter.max_concurrent_pixels
 
     def resume(self) -> None:
         """Clear an earlier interruption of the filter."""

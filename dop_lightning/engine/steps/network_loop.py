@@ -76,7 +76,7 @@ class NetworkLoop:
             if perturbed is not None:
                 perturbed.prepare(i)
             # the first iteration differs from the others: it initializes the average
-            if i == 0 or (i == begin and not self.replay.is_about(identity_of(state))):
+            if i == 0 or (i == begin and not self.replay.matches(identity_of(state))):
                 self.release()
                 iteration = _Iteration(state, average, weigh_)
             self._iteration = iteration  # keep its arrays, which the graph uses

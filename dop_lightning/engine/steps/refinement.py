@@ -40,26 +40,26 @@ from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
 from dop_lightning.model.corruption import PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import EntryMask, Identity, Masked
-from dop_lightning.model.signals.abilities import Guided
+from dop_lightning.model.signals.capabilities import Guided
 from dop_lightning.problems.problem import scale
 from dop_lightning.problems.randomness import stream
 
 CALMER, LIVELIER = 0.8, 1.6
 """Factors by which the perturbation of the input changes between two estimates of w."""
 
-CERTAIN = 0.99
+KEPT_PROBABILITY = 0.99
 """Probability of being clean above which an entry is kept bit for bit."""
 
 DENSE = 0.03
 """Standard deviation of dense noise, relative to the scale of the observation, above which it is removed."""
 
-FEW = 1e-3
+MAX_SPARSE_FRACTION = 1e-3
 """Fraction of outliers below which dense noise is kept, since almost all entries are clean."""
 
-FORETOLD = 0.7
+MAX_REGRESSION_ERROR = 0.7
 """A regression with a larger held-out error than this, relative to that of the mean value, is not used."""
 
-GUESSED = 0.9
+MAX_INFORMATIVE_ERROR = 0.9
 """If the held-out error, relative to that of the mean value, exceeds this, the output contains no information on the
 image, and the observation is returned for now. The network continues with the entries that it considers clean: if it
 were fitted to all entries, it would fit the outliers, and could not detect them later."""
@@ -82,7 +82,7 @@ PROGRESS = 0.98
 Dense = Literal["auto", "keep", "remove"]
 """Handling of dense noise in clean entries."""
 
-HOPELESS = 0.99
+MAX_RECOVERABLE_ERROR = 0.99
 """If no entry would be clean and the held-out error, relative to that of the mean value, exceeds this, the observation
 is returned until the network has learnt more."""
 
@@ -90,7 +90,7 @@ REJECTED = 0.05
 """If the output rejects more than this fraction of the clean entries of the first support, it is compared with the
 interpolation."""
 
-TRIMMED = 0.95
+TRIMMED_FRACTION = 0.95
 """Fraction of the clean entries whose errors are used in that comparison."""
 
 SMALL = 0.05
@@ -99,12 +99,12 @@ as any output."""
 
 FEW_CLEAN, GUESSED_OF_FEW, SMALL_OF_FEW = 0.4, 0.5, 0.02
 """If the fraction of clean entries is below the first value, and the other entries have arbitrary values, the others
-replace :data:`GUESSED` and :data:`SMALL`."""
+replace :data:`MAX_INFORMATIVE_ERROR` and :data:`SMALL`."""
 
-OWN_VALUES = 4
+NUM_IMPULSE_VALUES = 4
 """If half of the entries that are not clean have one of this many values, they are outliers and not noise."""
 
-NEVER = 1e15
+MAX_ITERATION = 1e15
 """More iterations than any run: the upper bound if the learning rate is too small to reveal s."""
 
 
@@ -153,9 +153,9 @@ class Refinement(StepRule):
 
         ``X̂ = w∘y + (1 − w)∘X̄``,   ``ŝ = y − X̂ = (1 − w)∘(y − X̄)``,
 
-    the posterior mean, with ``X̂ = y`` bit for bit where ``w > 0.99`` (:data:`CERTAIN`). With dense noise, clean entries
-    are noisy and X̄ is not; in this case, and with any other operator, ``X̂ = X̄``. In noise-limited frames, flat
-    regions are filled with their mean (:func:`~dop_lightning.engine.steps.clean_entries.filled`).
+    the posterior mean, with ``X̂ = y`` bit for bit where ``w > 0.99`` (:data:`KEPT_PROBABILITY`). With dense noise,
+    clean entries are noisy and X̄ is not; in this case, and with any other operator, ``X̂ = X̄``. In noise-limited
+    frames, flat regions are filled with their mean (:func:`~dop_lightning.engine.steps.clean_entries.filled`).
 
     *Kriging.* Residuals of the output are correlated between neighbouring pixels and channels. For images, residuals of
     corrupted entries are predicted from those of clean entries around them
@@ -261,7 +261,7 @@ class Refinement(StepRule):
         size, host = len(state), torch.device("cpu")
         calm = torch.ones(size, dtype=torch.float32, device=host)
         if state.signal.perturbed is not None:
-            state.signal.perturbed.calm_by(calm)  # the array itself, so that restoring it takes effect
+            state.signal.perturbed.scale_perturbation(calm)  # the array itself, so that restoring it takes effect
         guide = torch.zeros_like(state.problems.observation)
         if guided := self._guided(state):
             guided.guide_by(guide)  # the array itself, as above
@@ -343,14 +343,16 @@ class Refinement(StepRule):
         known = clean.masked_fill(held_out, 0)
         observed = problem.mask is None and not bool(memory["damaged"][k].any())
         few = bool(memory["few_values"][k]) and observed and are_few(clean)
-        estimate = self._regression(y, known, held_out | (clean <= CERTAIN) if few else None, support.estimate)
+        estimate = self._regression(y, known, held_out | (clean <= KEPT_PROBABILITY) if few else None, support.estimate)
         dense = float(dense_noise(y, estimate, clean, held_out)) / size
         keeps = self.dense == "keep" or (self.dense == "auto" and (dense <= DENSE or problem.measured))
         memory["easy"][k] = few and keeps and is_easy(y, clean, estimate, held_out, size)
         if few and not memory["easy"][k]:
             estimate = self._regression(y, known, first=support.estimate)  # the guide needs all entries
         error, guessed = mean_errors(y, estimate, clean * held_out)
-        most = max(FORETOLD * guessed, SMALL * size if memory["easy"][k] else 0)  # the mean predicts a flat image
+        most = max(
+            MAX_REGRESSION_ERROR * guessed, SMALL * size if memory["easy"][k] else 0
+        )  # the mean predicts a flat image
         memory["regression_error"][k] = error if error < most else math.inf
         memory["regression"][k] = estimate
         memory["most_dense"][k] = dense
@@ -365,7 +367,7 @@ class Refinement(StepRule):
         rate = float(rates.flatten()[k]) if isinstance(rates, Tensor) else rates
         size = self.revealed * scale(state.problems[k])
         iterations = reveal_time(state.loss, rate, size, state.corruption, state.problems, k)
-        return self.every * math.ceil(min(iterations, NEVER) / self.every)
+        return self.every * math.ceil(min(iterations, MAX_ITERATION) / self.every)
 
     def _draw_held_out(self, state: BatchState) -> Tensor:
         y = state.problems.observation
@@ -434,7 +436,7 @@ class Refinement(StepRule):
                 memory["calm"][k] = min(1.0, max(LIVELIER * calm, lost**2))
             if float(memory["least_error"][k]) < PROGRESS * float(memory["progress_error"][k]):
                 memory["progress_error"][k], memory["progress_at"][k] = memory["least_error"][k], iteration
-            state.corruption.drop_(k)
+            state.corruption.zero_problem_(k)
 
     def _interpolated(self, state: BatchState, k: int) -> Tensor | None:
         """Predict the held-out entries of problem k by interpolating the others; ``None`` if it is not an image."""
@@ -459,7 +461,7 @@ class Refinement(StepRule):
         found = [_Prediction(values, by, *mean_errors(y, values, clean * held_out)) for by, values in enumerate(tried)]
         # in an image of noise, entries that are not called outliers are near the mean, so that an interpolation seems
         # to predict them
-        usable = [each for each in found if each.by != INTERPOLATED or each.error < FORETOLD * each.guessed]
+        usable = [each for each in found if each.by != INTERPOLATED or each.error < MAX_REGRESSION_ERROR * each.guessed]
         return min(usable, key=lambda prediction: prediction.error)
 
     def _told_clean(self, state: BatchState, k: int, expected: Tensor) -> Tensor | None:
@@ -478,7 +480,7 @@ class Refinement(StepRule):
             return state.memory["look"][k].clone()  # the regression is good, and was made with this w
         if math.isinf(float(state.memory["least_error"][k])):  # w has not been estimated before
             error, guessed = mean_errors(y, expected, everything * held_out)
-            state.memory["hopeless"][k] = error > HOPELESS * guessed
+            state.memory["hopeless"][k] = error > MAX_RECOVERABLE_ERROR * guessed
         return None
 
     def _is_misled(self, state: BatchState, k: int, expected: Tensor, found: Tensor) -> bool:
@@ -492,7 +494,7 @@ class Refinement(StepRule):
             return False
         observed = _observed(state.problems.mask, memory["damaged"], k)
         at = at if observed is None else at & observed
-        y, share = state.problems.observation[k], TRIMMED * float(look[at].mean()) if bool(at.any()) else 0.0
+        y, share = state.problems.observation[k], TRIMMED_FRACTION * float(look[at].mean()) if bool(at.any()) else 0.0
         return trimmed_error(y, memory["regression"][k], at, share) < trimmed_error(y, expected, at, share)
 
     def recovered(self, state: BatchState, evaluation: Evaluation) -> Evaluation:
@@ -508,19 +510,19 @@ class Refinement(StepRule):
         for k, problem in enumerate(state.problems):
             if not dropped[k]:
                 continue
-            at = clean[k] <= CERTAIN if keeps[k] else None
+            at = clean[k] <= KEPT_PROBABILITY if keeps[k] else None
             if regressed[k] and memory["easy"][k]:
                 average[k] = memory["regression"][k]
             elif regressed[k]:
                 average[k] = self._regression(y[k], clean[k], at)
             elif problem.noise is not None and memory["structure"][k]:
-                average[k] = filled(y[k], average[k], clean[k] > CERTAIN, problem.noise)
+                average[k] = filled(y[k], average[k], clean[k] > KEPT_PROBABILITY, problem.noise)
             else:
                 average[k] = _by(int(memory["by"][k]), y[k], average[k], clean[k], at)
         left_over = (y - state.operator(average)) * (1 - clean)
         kept = (dropped.cpu() & keeps).to(device)
         if bool(kept.any()):
-            certain = over(kept, y) & (clean > CERTAIN)
+            certain = over(kept, y) & (clean > KEPT_PROBABILITY)
             left_over = torch.where(certain, 0, left_over)
             observed = over(kept, y) & (clean > 0)  # not unobserved entries
             average = torch.where(observed, torch.where(certain, y, y - left_over), average)
@@ -597,7 +599,7 @@ class Refinement(StepRule):
         corrupted = 1 - state.memory["clean"].flatten(1).mean(1).cpu()
         measured = torch.tensor([problem.measured for problem in state.problems], device="cpu")
         by_look = state.memory["structure"] | self._is_regressed(state)
-        return (state.memory["dense"] <= DENSE) | (corrupted < FEW) | by_look | measured
+        return (state.memory["dense"] <= DENSE) | (corrupted < MAX_SPARSE_FRACTION) | by_look | measured
 
     def _is_regressed(self, state: BatchState) -> Tensor:
         """Return for each problem whether the interpolation predicts better than the network: bool ``(K,)``, CPU."""
@@ -623,7 +625,7 @@ class Refinement(StepRule):
 
     def _is_clean(self, state: BatchState) -> Tensor:
         """Return for each problem whether every entry was observed and is kept: bool ``(K,)`` on the CPU."""
-        return (state.memory["clean"] > CERTAIN).flatten(1).all(1).cpu()
+        return (state.memory["clean"] > KEPT_PROBABILITY).flatten(1).all(1).cpu()
 
 
 def most_error(y: Tensor, clean: Tensor, guessed: float, size: float) -> float:
@@ -641,9 +643,9 @@ def most_error(y: Tensor, clean: Tensor, guessed: float, size: float) -> float:
     values = y[clean < 0.5]
     if float(clean.mean()) < FEW_CLEAN and values.numel() > 0:
         counts = values.unique(return_counts=True)[1].sort(descending=True).values
-        if float(counts[:OWN_VALUES].sum()) < 0.5 * values.numel():
+        if float(counts[:NUM_IMPULSE_VALUES].sum()) < 0.5 * values.numel():
             return max(GUESSED_OF_FEW * guessed, SMALL_OF_FEW * size)
-    return max(GUESSED * guessed, SMALL * size)
+    return max(MAX_INFORMATIVE_ERROR * guessed, SMALL * size)
 
 
 class _Prediction(NamedTuple):

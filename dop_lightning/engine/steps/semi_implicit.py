@@ -18,7 +18,7 @@ from dop_lightning.foundation.native.compiled import library
 from dop_lightning.model.corruption import HadamardCorruption, NoCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import EntryMask, Identity
-from dop_lightning.model.signals.abilities import Factors
+from dop_lightning.model.signals.capabilities import Factors
 
 DAMPING = 1.5
 """κ. Both factors move at once: with κ = 1, each takes a full Gauss–Newton step, and the part that they share would be
@@ -30,17 +30,17 @@ PRUNE_EVERY = 5
 LOOKS = 8
 """Power iterations per check, started from the estimate of the largest singular vector of the residual."""
 
-LEAST_SIDE = 100
+MIN_SIDE = 100
 """Minimum number of rows and of columns for pruning. In smaller matrices, the largest singular value of noise is too
 variable."""
 
-CLOSE = 0.05
+MAX_PRUNING_RESIDUAL = 0.05
 """Norm of the residual relative to X below which surplus components are searched for."""
 
 EDGE = 3.0
 """Threshold for surplus components, relative to the largest singular value of noise with the norm of the residual."""
 
-WHITE = 1.2
+MAX_WHITE_RATIO = 1.2
 """Maximum of the largest singular value of a residual without structure, relative to that of noise."""
 
 ROUNDING = 10.0
@@ -51,7 +51,7 @@ COMPILED = 2**16
 
 _FUNCTIONS = {torch.float32: "step_corruption_float", torch.float64: "step_corruption_double"}
 
-IN_CACHE = 2**18
+STRIP_ENTRIES = 2**18
 """Entries of a strip of rows that is processed at once. A few such arrays fit in the cache of a core."""
 
 
@@ -195,20 +195,20 @@ class SemiImplicit(StepRule):
         if growth is None or not state.has_corruption:
             return
         n, m = state.problems.signal_shape
-        if min(n, m) < LEAST_SIDE:
+        if min(n, m) < MIN_SIDE:
             return
         left, right = _factors(state).pair
         size = (torch.bmm(left.mT, left) * torch.bmm(right.mT, right)).sum(dim=(1, 2)).clamp_min(0).sqrt()
         residual = (4 * memory["last_loss"]).sqrt()
         told = torch.stack([memory["settled"].double(), residual.double(), size.double()]).tolist()  # one sync
-        near = [not done and e < CLOSE * x for done, e, x in zip(*told, strict=True)]
+        near = [not done and e < MAX_PRUNING_RESIDUAL * x for done, e, x in zip(*told, strict=True)]
         if not any(near):
             return
         r = state.residual(torch.empty_like(state.problems.observation), state.iteration)
         norms = _norms(r, memory["right"])
         for k in (k for k, is_near in enumerate(near) if is_near):
             noise = residual[k] / (n * m) ** 0.5 * (n**0.5 + m**0.5)
-            if float(norms[k]) <= WHITE * noise:
+            if float(norms[k]) <= MAX_WHITE_RATIO * noise:
                 memory["settled"][k] = growth.prune_(k, EDGE * noise)
 
     @staticmethod
@@ -362,8 +362,8 @@ class _Scratch:
     def __init__(self, state: BatchState) -> None:
         size, rows, columns = state.problems.observation.shape
         self.rows = rows
-        self.height = min(rows, max(64, IN_CACHE // (size * columns)))
-        if state.problems.device.type != "cpu" or (size > 1 and size * 64 * columns > IN_CACHE):
+        self.height = min(rows, max(64, STRIP_ENTRIES // (size * columns)))
+        if state.problems.device.type != "cpu" or (size > 1 and size * 64 * columns > STRIP_ENTRIES):
             # A single strip: on a GPU, each strip costs a dozen launches; for many small matrices, thin strips would
             # make the products inefficient.
             self.height = rows

@@ -33,7 +33,7 @@ _HISTORY = "Outliers replaced by dop_lightning {version}"
 _COORDINATES = re.compile(r"(CRPIX|CRVAL|CDELT|CTYPE|CUNIT|CROTA)\d+[A-Z]?|(CD|PC|PV)\d+_\d+[A-Z]?|(LON|LAT)POLE[A-Z]?")
 """Keywords of the sky coordinates of pixels, which are wrong after cropping or resizing."""
 
-_REWRITTEN = ("CHECKSUM", "DATASUM", "BSCALE", "BZERO", "BLANK")
+_REWRITTEN_KEYWORDS = ("CHECKSUM", "DATASUM", "BSCALE", "BZERO", "BLANK")
 
 
 class _Layout(NamedTuple):
@@ -113,7 +113,7 @@ def write(file: BinaryIO, raster: Raster) -> None:
         before = hdus[layout.number]
         header = before.header.copy()
         moved = [key for key in header if _COORDINATES.fullmatch(key)] if raster.size != layout.size[1:] else []
-        for key in (*_REWRITTEN, *moved):
+        for key in (*_REWRITTEN_KEYWORDS, *moved):
             header.remove(key, ignore_missing=True)
         header.add_history(_HISTORY.format(version=metadata.version("dop_lightning")))
         array = np.ascontiguousarray(array)

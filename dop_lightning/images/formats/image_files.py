@@ -21,7 +21,7 @@ from dop_lightning.foundation.checks import one_of
 from dop_lightning.images.formats.image_format import ImageFormat, LoadedImage, flags_to_tensor
 from dop_lightning.images.formats.kinds import raster_shape, read_raster, write_raster
 from dop_lightning.images.formats.measured import is_measured
-from dop_lightning.images.formats.outliers import BEYOND
+from dop_lightning.images.formats.outliers import MAX_EXCESS
 from dop_lightning.images.formats.raster import Raster, Unsuitable
 from dop_lightning.images.formats.repaint import repaint
 from dop_lightning.images.formats.resampling import Channels, resized, with_channels
@@ -213,7 +213,7 @@ def _repainted(tensor: Tensor, raster: Raster, value_range: tuple[float, float])
     colours = inverse(x.clamp(0, 1).to(precision).permute(1, 2, 0).numpy(), value_range)  # (C, H, W) -> (H, W, C)
     observed = raster.observed()
     before = _normalised(raster.colours(), observed, value_range)
-    kept = (x == before.clamp(-BEYOND, 1 + BEYOND)).permute(1, 2, 0).numpy()
+    kept = (x == before.clamp(-MAX_EXCESS, 1 + MAX_EXCESS)).permute(1, 2, 0).numpy()
     return repaint(raster, colours, kept if observed is None else kept & observed)
 
 

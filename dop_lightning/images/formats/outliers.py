@@ -5,10 +5,10 @@ from torch import Tensor
 from dop_lightning.images.formats.image_format import LoadedImage
 from dop_lightning.images.formats.raster import Unsuitable
 
-BEYOND = 0.5
+MAX_EXCESS = 0.5
 """Maximum distance of values from the range, in multiples of its width."""
 
-LEAST_INSIDE = 0.1
+MIN_FRACTION_INSIDE = 0.1
 """Minimum fraction of the observed values within a specified range; the others may be outliers."""
 
 
@@ -19,9 +19,9 @@ def within_reach(image: LoadedImage) -> Tensor:
     affect the recovered image, but large values would make the iteration unstable.
     """
     low, high = image.values.aminmax()
-    if low >= -BEYOND and high <= 1 + BEYOND:
+    if low >= -MAX_EXCESS and high <= 1 + MAX_EXCESS:
         return image.values  # not copied, since images may be large
-    return image.values.clamp(-BEYOND, 1 + BEYOND)
+    return image.values.clamp(-MAX_EXCESS, 1 + MAX_EXCESS)
 
 
 def check_range_given(image: LoadedImage) -> None:
@@ -32,8 +32,8 @@ def check_range_given(image: LoadedImage) -> None:
     """
     inside = (image.values >= 0) & (image.values <= 1)
     share = float((inside if image.mask is None else inside[image.mask]).float().mean())
-    if share < LEAST_INSIDE:
+    if share < MIN_FRACTION_INSIDE:
         raise Unsuitable(
-            f"value_range must contain at least {LEAST_INSIDE:.0%} of the values, in the units of the image, got "
-            f"{image.format.value_range}, which contains {share:.1%}"
+            f"value_range must contain at least {MIN_FRACTION_INSIDE:.0%} of the values, in the units of the image, "
+            f"got {image.format.value_range}, which contains {share:.1%}"
         )

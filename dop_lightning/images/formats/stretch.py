@@ -21,7 +21,7 @@ from dop_lightning.engine.steps.clean_entries import background_noise
 NOISE_INSIDE = 5.0
 """Standard deviations of the noise by which the range exceeds the median."""
 
-TOO_FINE = 100.0
+MAX_RANGE_RATIO = 100.0
 """Width of the range, in standard deviations of the noise, above which it is stretched."""
 
 SKY, DARK = 0.75, 0.1
@@ -96,7 +96,7 @@ def range_with_noise(
     Returns:
         The range itself if the image is not limited by noise. Otherwise, a range that extends at least
         :data:`NOISE_INSIDE` standard deviations from the median, but not beyond the observed values. It is stretched if
-        it is wider than :data:`TOO_FINE` standard deviations and most of the frame is dark.
+        it is wider than :data:`MAX_RANGE_RATIO` standard deviations and most of the frame is dark.
     """
     low, high = value_range
     largest = float(np.finfo(np.float32).max)
@@ -117,7 +117,7 @@ def range_with_noise(
     deviation, centre = noise * (high - low), low + middle * (high - low)
     most = float(seen.kthvalue(max(1, round(SKY * seen.numel()))).values)
     dark = most < wide[0] + DARK * (wide[1] - wide[0])
-    if not dark or top - bottom <= TOO_FINE * deviation or not math.isfinite(top - bottom):
+    if not dark or top - bottom <= MAX_RANGE_RATIO * deviation or not math.isfinite(top - bottom):
         return bottom, top
     return Stretch(bottom, top, centre, WIDTH * deviation)
 

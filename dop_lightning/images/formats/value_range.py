@@ -15,13 +15,13 @@ _SIDE = 5
 _MIDDLE = _SIDE * _SIDE // 2
 _WINDOWS_AT_ONCE = 1 << 16
 
-_MANY = 0.01
+_MIN_IMPULSE_FRACTION = 0.01
 """Fraction of the pixels above which an extreme value may be salt or pepper rather than a highlight."""
 
-_FEW = 4
+_MIN_IMPULSES = 4
 """Number of pixels that are too few for salt or pepper, even in small images."""
 
-FINEST = 2.0**-24
+FLOAT32_RESOLUTION = 2.0**-24
 """Resolution of float32 in fractions of a range."""
 
 _FULL = 0.2
@@ -101,7 +101,7 @@ def check_resolution(raster: Raster, value_range: tuple[float, float]) -> None:
         return
     low, high = value_range
     step = float(np.spacing(max(abs(low), abs(high))))
-    if step > 1 and step > FINEST * (high - low):
+    if step > 1 and step > FLOAT32_RESOLUTION * (high - low):
         raise Unsuitable(
             f"integers beyond ±2**53 must be resolved by double precision, whose spacing is {step:g} here, got values "
             f"from {low:.17g} to {high:.17g}; subtract an offset first"
@@ -137,7 +137,7 @@ def _without_scattered(
         hit = (channel == value) & keep
         share = hit.mean()
         full = _box_count(np.pad(hit, _SIDE // 2, mode="edge")) > _MIDDLE
-        if share > max(_MANY, _FEW / hit.size) and full.mean() < _FULL * share:
+        if share > max(_MIN_IMPULSE_FRACTION, _MIN_IMPULSES / hit.size) and full.mean() < _FULL * share:
             keep &= ~hit
     if (keep if here is None else keep == here).all() or not keep.any():
         return channel, here

@@ -16,7 +16,7 @@ from dop_lightning.model.operators.physics import check_linear, check_methods, t
 from dop_lightning.problems.problem import Attribute, ProblemBatch, Sensing
 from dop_lightning.problems.randomness import stream
 
-USUAL_RANGE = (0.5, 2.0)
+UNSCALED_RANGE = (0.5, 2.0)
 """Observations are divided by their scale unless it is in this range."""
 
 ROUNDING = 1e-4
@@ -201,5 +201,5 @@ def _scale(of_X: Tensor, of_ones: Tensor) -> float:
     """Return the RMS of the nonzero entries of A(1), or of A(X) if there are none; 1 within the usual range."""
     some = of_ones[of_ones != 0]
     size = float((some if len(some) else of_X).double().square().mean().sqrt())
-    low, high = USUAL_RANGE
+    low, high = UNSCALED_RANGE
     return 1.0 if low <= size <= high or size == 0 else size

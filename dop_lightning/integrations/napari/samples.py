@@ -7,7 +7,7 @@ from PIL import Image
 
 from dop_lightning.images.formats.samples import sample_folder
 
-SHARE = 0.2
+CORRUPTED_FRACTION = 0.2
 """Fraction of the values that are replaced."""
 
 LayerData = tuple[np.ndarray, dict[str, Any], str]
@@ -32,4 +32,6 @@ def _sample(name: str, side: int) -> np.ndarray:
 
 def _corrupted(clean: np.ndarray) -> np.ndarray:
     random = np.random.default_rng(0)
-    return np.where(random.random(clean.shape) < SHARE, random.choice([0, 255], clean.shape), clean).astype(np.uint8)
+    return np.where(
+        random.random(clean.shape) < CORRUPTED_FRACTION, random.choice([0, 255], clean.shape), clean
+    ).astype(np.uint8)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
-from dop_lightning.images.following import Follower, followed_by
+from dop_lightning.images.listener import ProgressListener, use_listener
 
-EVERY = 0.1
+REPORT_INTERVAL = 0.1
 """Seconds between two reports."""
 
 
@@ -37,7 +37,7 @@ class Finished(NamedTuple):
     error: str = ""
 
 
-class Job(Follower):
+class Job(ProgressListener):
     """A recovery that another thread can follow and cancel."""
 
     def __init__(self) -> None:
@@ -76,14 +76,14 @@ def work(job: Job, recover: Callable[[], Any]) -> Generator[Progress, None, Fini
     """Call ``recover`` in a thread, yield its progress until it ends, and return the result.
 
     Args:
-        job: follower of the recovery, which can cancel it.
+        job: listener of the recovery, which can cancel it.
         recover: function that calls ``recover_image``.
     """
     try:
         with ThreadPoolExecutor(1, "recovery") as pool:
             future = pool.submit(_followed, job, recover)
             try:
-                while not wait([future], EVERY).done:
+                while not wait([future], REPORT_INTERVAL).done:
                     yield job.progress
             finally:
                 job.cancel()  # if the generator was closed
@@ -93,7 +93,7 @@ def work(job: Job, recover: Callable[[], Any]) -> Generator[Progress, None, Fini
 
 
 def _followed(job: Job, recover: Callable[[], Any]) -> Finished:
-    with followed_by(job):
+    with use_listener(job):
         try:
             return Finished(recover())
         except KeyboardInterrupt:  # cancelled before the first iteration

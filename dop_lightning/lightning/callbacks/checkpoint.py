@@ -11,12 +11,13 @@ import pytorch_lightning as pl
 from dop_lightning.foundation import interrupts
 from dop_lightning.foundation.atomic import make_folder
 from dop_lightning.foundation.checks import positive
+from dop_lightning.foundation.renamed import RenamedAttribute
 from dop_lightning.lightning.checkpoint_io import FolderCheckpointIO, StateInFile
 from dop_lightning.lightning.module import recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.runs.checkpoints import LAST as LAST
 
-MOST_KEPT = 8
+MAX_KEPT = 8
 """Maximum number of ended problems that take turns, such as tiles, in memory before they are saved."""
 
 
@@ -35,18 +36,18 @@ class CheckpointFolder(RecoveryCallback):
         every_minutes: time between two checkpoints in minutes, positive.
 
     Attributes:
-        mark: fingerprint of the run, if it has one, by which it recognizes its files.
+        fingerprint: fingerprint of the run, if it has one, by which it recognizes its files.
     """
 
     def __init__(self, every_minutes: float = 5.0) -> None:
         self.every_minutes = positive("every_minutes", every_minutes)
-        self.mark = ""
+        self.fingerprint = ""
         self._saved_at = time.monotonic()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let the strategy read and write checkpoint folders. Runs before a checkpoint is loaded."""
         files = FolderCheckpointIO(
-            self.mark,
+            self.fingerprint,
             lambda: self._own(pl_module),
             trainer.strategy.checkpoint_io,
             lambda name: _takes_turns(pl_module, name),
@@ -57,7 +58,7 @@ class CheckpointFolder(RecoveryCallback):
     def _own(self, module: pl.LightningModule) -> set[str] | None:
         """Return the batches to read: those of this process, or all if the run is unknown."""
         module = recovery_module(module)
-        return set(module.roster.labels) if self.mark and module.is_configured else None
+        return set(module.roster.labels) if self.fingerprint and module.is_configured else None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock.
@@ -82,7 +83,7 @@ class CheckpointFolder(RecoveryCallback):
         """Save periodically, and save ended problems that take turns, whose states need not stay in memory."""
         if time.monotonic() - self._saved_at >= 60 * self.every_minutes:
             self.save(trainer)
-        elif len(kept := recovery_module(pl_module).roster.kept()) >= MOST_KEPT:
+        elif len(kept := recovery_module(pl_module).roster.kept()) >= MAX_KEPT:
             self._save_ended(trainer, kept)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -106,7 +107,7 @@ class CheckpointFolder(RecoveryCallback):
         make_folder(path)
         trainer.strategy.save_checkpoint({"batches": module.saved_batches(set(labels.values()))}, os.fspath(path))
         for name, label in labels.items():
-            module.roster.put_away(name, StateInFile(path, f"{label}.pt", name))
+            module.roster.store_state(name, StateInFile(path, f"{label}.pt", name))
 
     def save(self, trainer: pl.Trainer) -> None:
         """Save now. A second signal in the meantime takes effect afterwards."""
@@ -123,10 +124,13 @@ class CheckpointFolder(RecoveryCallback):
         trainer.strategy.save_checkpoint({"batches": batches, "callbacks": _remembered(trainer)}, os.fspath(path))
         self._saved_at = time.monotonic()
 
+    # Old names, until version 0.3.
+    mark = RenamedAttribute("fingerprint")
+
 
 def _takes_turns(module: pl.LightningModule, name: str) -> bool:
     module = recovery_module(module)
-    return module.is_configured and module.roster.takes_turns(name)
+    return module.is_configured and module.roster.waits_for_turn(name)
 
 
 def _remembered(trainer: pl.Trainer) -> dict[str, Any]:

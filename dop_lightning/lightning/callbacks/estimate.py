@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from dop_lightning.engine.abreast import abreast
+from dop_lightning.engine.concurrency import concurrent_batches
 from dop_lightning.engine.graphs import iterations_ahead
-from dop_lightning.engine.measure import seconds_an_iteration
+from dop_lightning.engine.measure import seconds_per_iteration
 from dop_lightning.engine.state import OutOfMemoryError
 from dop_lightning.foundation.units import format_duration
 from dop_lightning.lightning.module import DoubleOverparameterization
@@ -32,9 +32,12 @@ def estimate_time(module: DoubleOverparameterization, last: int) -> Estimate:
     sizes = [state.problems.observation[0].numel() for state in module.states]
     largest = module.states[sizes.index(max(sizes))]
     try:
-        ahead, number = iterations_ahead(largest.problems.device), min(abreast(largest), sizes.count(max(sizes)))
+        ahead, number = (
+            iterations_ahead(largest.problems.device),
+            min(concurrent_batches(largest), sizes.count(max(sizes))),
+        )
         one, *beside = (largest.select([0]) for _ in range(number))
-        seconds = seconds_an_iteration(one, stopped=lambda: module.stopped_by, ahead=ahead, beside=beside)
+        seconds = seconds_per_iteration(one, stopped=lambda: module.stopped_by, ahead=ahead, beside=beside)
     except OutOfMemoryError as error:
         return Estimate(f"{error}", None)  # the first step reports what to do
     work = sum(batch.entries * (last - done) for batch, done in module.roster.unfinished())

@@ -38,10 +38,10 @@ from dop_lightning.runs.histograms import HISTOGRAM, Histogram, corruption_histo
 from dop_lightning.runs.mosaics import PROBABILITY, assemble, is_assembled
 from dop_lightning.runs.results import write_result, write_table
 
-MOST_NAMED = 3
+MAX_NAMED = 3
 """Maximum number of damaged files of a problem that are printed."""
 
-QUICK = 2**22
+MAX_QUICK_VALUES = 2**22
 """Maximum number of values of an image whose tiles are assembled after a signal, and not by the next start."""
 
 
@@ -73,7 +73,7 @@ class RecoveredFiles(RecoveryCallback):
             if problem.name not in module.records:
                 continue  # handled by another process
             record = module.records[problem.name]
-            if not (module.roster.has_left(problem.name) and record.is_finished(module.maximum)):
+            if not (module.roster.is_inactive(problem.name) and record.is_finished(module.maximum)):
                 continue
             if damaged := find_damage(Path(trainer.default_root_dir), problem.folder):
                 _say_damaged(damaged)
@@ -152,7 +152,7 @@ class RecoveredFiles(RecoveryCallback):
         run = Path(trainer.default_root_dir)
         is_stopped = bool(recovery_module(pl_module).stopped_by)
         for mosaic in data_of(trainer).mosaics.values():
-            if is_stopped and mosaic.whole.entries > QUICK:
+            if is_stopped and mosaic.whole.entries > MAX_QUICK_VALUES:
                 _say_what_is_left(run, mosaic)
             elif not is_assembled(run, mosaic):
                 _say_damaged(find_damage(run, mosaic.whole.folder))
@@ -181,10 +181,10 @@ class RecoveredFiles(RecoveryCallback):
 def _say_damaged(damaged: Sequence[Damage]) -> None:
     """Print damaged files that will be rewritten. A missing result is not reported."""
     named = [each for each in damaged if each.what != MISSING or each.path.name != RESULT]
-    for each in named[:MOST_NAMED]:
+    for each in named[:MAX_NAMED]:
         print(f"{each.path}: {each.what}: rewriting it", file=sys.stderr)
-    if len(named) > MOST_NAMED:
-        print(f"… and {len(named) - MOST_NAMED} more files", file=sys.stderr)
+    if len(named) > MAX_NAMED:
+        print(f"… and {len(named) - MAX_NAMED} more files", file=sys.stderr)
 
 
 def _say(outcome: Outcome) -> None:

@@ -18,7 +18,7 @@ from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.runs.heartbeat import (
-    AtWork,
+    ActiveBatches,
     End,
     Heartbeat,
     log_of_process,
@@ -30,7 +30,7 @@ from dop_lightning.runs.heartbeat import (
 _WINDOW = 30
 """Number of heartbeats over which the rate is measured."""
 
-_SHARE = 200
+_TIME_DIVISOR = 200
 """Heartbeats take at most 1/200 of the time."""
 
 
@@ -50,7 +50,7 @@ class ProcessHeartbeat(RecoveryCallback):
         self._pause = self.every
         self._run: Path | None = None
         self._process: dict[str, Any] = {}
-        self._at_work: AtWork | None = None
+        self._at_work: ActiveBatches | None = None
         self._labels: dict[str, int] = {}
         self._course: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
 
@@ -72,7 +72,7 @@ class ProcessHeartbeat(RecoveryCallback):
                 remove_heartbeats(self._run, trainer.world_size)
         if trainer.world_size > 1:  # other processes may need to know which batch killed this one
             with suppress(OSError):
-                self._at_work = AtWork(self._run, trainer.global_rank)
+                self._at_work = ActiveBatches(self._run, trainer.global_rank)
         self._labels = {label: place for place, label in enumerate(labels)}
         self._beat(trainer, module)
 
@@ -138,7 +138,7 @@ class ProcessHeartbeat(RecoveryCallback):
                 ),
             )
         now = time.monotonic()
-        wait = max(self.every, _SHARE * (now - before))
+        wait = max(self.every, _TIME_DIVISOR * (now - before))
         # blocks may take longer than the pause
         self._pause = max(wait, before - self._course[-2][0] if len(self._course) > 1 else 0.0)
         self._due = now + wait

@@ -15,7 +15,7 @@ from dop_lightning.lightning.module import DoubleOverparameterization, recovery_
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 
-ECHO = 1.0
+DUPLICATE_SIGNAL_SECONDS = 1.0
 """Seconds within which a second signal counts as a copy of the first: Ctrl-C reaches a process from the terminal and
 from its parent process."""
 
@@ -64,7 +64,7 @@ class GracefulStop(RecoveryCallback):
 
         def handle(number: int, _: FrameType | None) -> None:
             nonlocal first
-            if module.stopped_by and is_child() and time.monotonic() - first < ECHO:
+            if module.stopped_by and is_child() and time.monotonic() - first < DUPLICATE_SIGNAL_SECONDS:
                 return
             if isinstance(trainer.strategy.launcher, ChildProcessLauncher):
                 trainer.strategy.launcher.kill(number)
@@ -77,6 +77,6 @@ class GracefulStop(RecoveryCallback):
             trainer.should_stop = True
             if trainer.is_global_zero:
                 print("\nStopping: saving the current state (press again to stop immediately)", file=sys.stderr)
-            module.run.cut()
+            module.run.abort_block()
 
         return handle

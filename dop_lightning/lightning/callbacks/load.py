@@ -4,7 +4,7 @@ import time
 
 import psutil
 
-LEAST = 0.25
+MIN_BUSY_CORES = 0.25
 """Minimum number of cores used by other processes that is reported."""
 
 
@@ -35,6 +35,6 @@ def describe(cores: float) -> str:
     >>> describe(0.1)
     ''
     """
-    if cores < LEAST:
+    if cores < MIN_BUSY_CORES:
         return ""
     return f"slower than expected: other processes use {cores:.1f} of {psutil.cpu_count() or 1} cores"

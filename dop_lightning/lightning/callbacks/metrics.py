@@ -9,19 +9,19 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.outcome import Record
 from dop_lightning.foundation.atomic import append_text, atomic_text, make_folder
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
 from dop_lightning.runs.curves import (
     CURVES,
+    add_line_checksums,
     append_lines,
+    complete_lines,
     curve_files,
     merge_curves,
     read_lines,
-    seal_lines,
-    whole_lines,
 )
 from dop_lightning.runs.folder import METRICS
 
@@ -81,22 +81,22 @@ class RecoveryMetrics(RecoveryCallback):
         for label, path in own.items():
             if label in damaged or not _is_complete(kept[label], label, module):
                 kept[label] = _repaired(run, path, kept[label], module)
-            text = seal_lines(_lines(kept[label]))
+            text = add_line_checksums(_lines(kept[label]))
             if not path.is_file() or text.encode() != path.read_bytes():
                 atomic_text(path, text)
         for path in set(found) - set(own.values()):
             path.unlink()
         merge_curves(run)
 
-    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, batch: EvaluatedBatch) -> None:
         """Append one row per problem and tag."""
         rows = []
-        for name, of_problem in zip(look.problems.names, look.scores, strict=True):
-            seen = _seen(look.iteration, of_problem)
+        for name, of_problem in zip(batch.problems.names, batch.scores, strict=True):
+            seen = _seen(batch.iteration, of_problem)
             # a final evaluation between regular ones is ignored, since a longer run would not have it
-            if seen and look.iteration % module.evaluate_every == 0:
+            if seen and batch.iteration % module.evaluate_every == 0:
                 self._best[name] = max(self._best.get(name, seen), seen, key=_merit)  # the first of equals
-            rows += [[name, look.iteration, tag, f"{value:.7g}"] for tag, value in of_problem.items()]
+            rows += [[name, batch.iteration, tag, f"{value:.7g}"] for tag, value in of_problem.items()]
         self.append(trainer, module, rows)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
@@ -134,7 +134,7 @@ def _is_complete(rows: Sequence[Sequence[str]], label: str, module: DoubleOverpa
 def _repaired(run: Path, path: Path, rows: list[list[str]], module: DoubleOverparameterization) -> list[list[str]]:
     """Complete the rows of a damaged file by those of ``metrics.csv``, in the order of ``metrics.csv``."""
     text = (run / METRICS).read_text("utf-8", "replace") if (run / METRICS).is_file() else ""
-    copies = [row for row in csv.reader(io.StringIO(whole_lines(text))) if _is_past(row, module.records)]
+    copies = [row for row in csv.reader(io.StringIO(complete_lines(text))) if _is_past(row, module.records)]
     copies = [row for row in copies if module.roster.label_of(row[0]) == path.stem]
     own = {tuple(row[:3]): row for row in rows}
     named = {tuple(row[:3]) for row in copies}

@@ -15,7 +15,7 @@ CYCLE = 25
 SLOW = 1.5
 """Blocks are slow if they take more than this multiple of the expected time."""
 
-LEAST = 5.0
+MIN_MEASURED_SECONDS = 5.0
 """Minimum measured duration in seconds before a run is called slow."""
 
 
@@ -119,4 +119,4 @@ class Pace:
     def is_slow(self) -> bool:
         """Whether blocks take much longer than expected."""
         seconds, work = self._seconds, self._work
-        return self.expected is not None and seconds >= LEAST and seconds > SLOW * self.expected * work
+        return self.expected is not None and seconds >= MIN_MEASURED_SECONDS and seconds > SLOW * self.expected * work

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from dop_lightning.engine.abreast import threads_of
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.concurrency import threads_of
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.atomic import write_atomically
@@ -29,13 +29,13 @@ from dop_lightning.runs.folder import RESULT
 
 PREVIEW = "preview.png"
 
-SHARE = 0.02
+MAX_TIME_FRACTION = 0.02
 """Maximum fraction of the time spent on previews, after the first ones."""
 
-SHARE_FOR_LOOKING = 0.01
-"""Maximum fraction of the time spent on evaluating tiles only for previews; a part of :data:`SHARE`."""
+MAX_EVALUATION_FRACTION = 0.01
+"""Maximum fraction of the time spent on evaluating tiles only for previews; a part of :data:`MAX_TIME_FRACTION`."""
 
-QUICK = 0.3
+MAX_SECONDS_AFTER_SIGNAL = 0.3
 """Maximum duration of a preview in seconds for one to be written after a signal."""
 
 SMALL = 2**21
@@ -91,7 +91,7 @@ class PreviewFile(RecoveryCallback):
         begin = time.perf_counter()
         if any(problem.is_tile for problem in state.problems):
             self._look_at_tiles(trainer, state)
-        elif self._is_due(names[0], begin) and self._may_spend(self._looking + self._writing, SHARE):
+        elif self._is_due(names[0], begin) and self._may_spend(self._looking + self._writing, MAX_TIME_FRACTION):
             self._look_at(trainer, state)
         for name in {self._wholes[name].name: name for name in names}.values():
             self._write_if_due(trainer, name)
@@ -105,7 +105,7 @@ class PreviewFile(RecoveryCallback):
             for name, guide in zip(state.problems.names, guides, strict=True):
                 if bool(guide.any()):  # otherwise, the tile has no interpolation and ends now
                     self._show(trainer, name, guide)
-        elif self._may_spend(self._looking, SHARE_FOR_LOOKING):
+        elif self._may_spend(self._looking, MAX_EVALUATION_FRACTION):
             self._look_at(trainer, state)
 
     def _look_at(self, trainer: pl.Trainer, state: State) -> None:
@@ -116,11 +116,11 @@ class PreviewFile(RecoveryCallback):
             self._show(trainer, name, signal)
         self._looking = time.perf_counter() - begin
 
-    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, batch: EvaluatedBatch) -> None:
         """Show the result of a regular evaluation."""
-        if any(name in self._wholes for name in look.problems.names):
+        if any(name in self._wholes for name in batch.problems.names):
             begin = time.perf_counter()
-            for name, signal in zip(look.problems.names, look.evaluation.signal, strict=True):
+            for name, signal in zip(batch.problems.names, batch.evaluation.signal, strict=True):
                 self._show(trainer, name, signal)
             self._spent += time.perf_counter() - begin
 
@@ -147,7 +147,7 @@ class PreviewFile(RecoveryCallback):
 
     def _is_quick(self) -> bool:
         if self._writing > 0:
-            return self._writing <= QUICK
+            return self._writing <= MAX_SECONDS_AFTER_SIGNAL
         return all(whole.entries <= SMALL for whole in self._wholes.values())
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -188,7 +188,7 @@ class PreviewFile(RecoveryCallback):
 
     def _write_if_due(self, trainer: pl.Trainer, name: str) -> None:
         first = self._wholes[name].name not in self._due
-        if self._is_due(name, time.perf_counter()) and (first or self._may_spend(self._writing, SHARE)):
+        if self._is_due(name, time.perf_counter()) and (first or self._may_spend(self._writing, MAX_TIME_FRACTION)):
             self._write(trainer, name)
 
     def _write(self, trainer: pl.Trainer, name: str) -> None:

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.foundation.checks import at_least, positive
 from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
@@ -35,12 +35,12 @@ class StableOutput(RecoveryCallback):
         self.patience = at_least("patience", patience, 1)
         self._states: dict[str, dict[str, Any]] = {}
 
-    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, batch: EvaluatedBatch) -> None:
         """Add the outputs, and compare them at the end of a window."""
-        if self.tolerance is None or look.iteration % module.evaluate_every:
+        if self.tolerance is None or batch.iteration % module.evaluate_every:
             return  # a final evaluation between regular ones must not shift the windows of a resumed run
-        for k, name in enumerate(look.problems.names):
-            outputs = {"signal": look.evaluation.signal[k], "corruption": look.evaluation.corruption[k]}
+        for k, name in enumerate(batch.problems.names):
+            outputs = {"signal": batch.evaluation.signal[k], "corruption": batch.evaluation.corruption[k]}
             if self._settled(name, outputs, self.tolerance):
                 module.stop_problem(name, "stable")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.atomic import make_folder, naming
@@ -116,19 +116,19 @@ class ProblemTensorBoard(RecoveryCallback):
             # the names sort after those of the curves
             self._writers[problem.name].add_image(f"view_{label}", picture, iteration, dataformats=layout)
 
-    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, batch: EvaluatedBatch) -> None:
         """Write scores, and pictures if they are due."""
-        due, evaluation = self._is_due(module, look.iteration), look.evaluation
-        for k, problem in enumerate(look.problems):
+        due, evaluation = self._is_due(module, batch.iteration), batch.evaluation
+        for k, problem in enumerate(batch.problems):
             if problem.name in self._wholes and problem.name not in self._writers:  # a tile that has just started
-                self._open(Path(trainer.default_root_dir), problem, look.state, k)
+                self._open(Path(trainer.default_root_dir), problem, batch.state, k)
             if problem.name not in self._writers:
                 continue
             with naming(Path(trainer.default_root_dir) / problem.folder):
-                self._scores(problem.name, look.scores[k], look.iteration)
+                self._scores(problem.name, batch.scores[k], batch.iteration)
                 if due and problem.name in self._pictured:
                     seen = {"recovered": evaluation.signal[k].cpu(), "corruption": evaluation.corruption[k].cpu()}
-                    self._pictures(problem, seen, look.iteration)
+                    self._pictures(problem, seen, batch.iteration)
 
     def _scores(self, name: str, scores: Mapping[str, float], iteration: int) -> None:
         for tag, value in scores.items():

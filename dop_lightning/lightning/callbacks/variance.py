@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.engine.stopping import VARIANCES, LeastVariance, MovingVariance
 from dop_lightning.foundation.checks import at_least, one_of
@@ -58,15 +58,15 @@ class VarianceStopping(RecoveryCallback):
                 f"iterations, got {self.window}; increase it, or set a smaller model.evaluate_every"
             )
 
-    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, batch: EvaluatedBatch) -> None:
         """Add the outputs, keep the state of the minimum variance, and end problems whose patience is exhausted."""
-        if self.variance is None or look.iteration % module.evaluate_every:
+        if self.variance is None or batch.iteration % module.evaluate_every:
             return  # a longer run would not have a final evaluation between regular ones
-        for k, name in enumerate(look.problems.names):
+        for k, name in enumerate(batch.problems.names):
             follow = self._follow(name, VARIANCES[self.variance](self.window // module.evaluate_every))
-            if follow.update(look.evaluation.signal[k], look.iteration):
-                self._best[name] = {**look.state.problem_state(k), "iteration": look.iteration}
-            elif follow.is_due(look.iteration):
+            if follow.update(batch.evaluation.signal[k], batch.iteration):
+                self._best[name] = {**batch.state.problem_state(k), "iteration": batch.iteration}
+            elif follow.is_due(batch.iteration):
                 module.stop_problem(name, "stable", self._best[name])
 
     def _follow(self, name: str, variance: MovingVariance) -> LeastVariance:

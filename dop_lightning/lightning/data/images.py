@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dop_lightning.foundation.names import legible
+from dop_lightning.foundation.names import printable
 from dop_lightning.images.formats import ImageFormat, LoadedImage, check_writable, find_images, read_image, read_mask
 from dop_lightning.images.formats.outliers import check_range_given, within_reach
 from dop_lightning.images.formats.raster import Unsuitable
@@ -141,7 +141,7 @@ class ImageFile(Source):
     @property
     def attributes(self) -> dict[str, Attribute]:
         """``image``: the name of the file."""
-        return {"image": legible(self.name)}
+        return {"image": printable(self.name)}
 
     def signal(self, seed: int) -> Tensor:
         """Return the image, independent of the seed, with outliers clipped to half a range beyond the value range."""

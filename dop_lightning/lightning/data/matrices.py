@@ -12,7 +12,7 @@ from torch import Tensor
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.checks import at_least, one_of, positive
 from dop_lightning.foundation.find import find_files
-from dop_lightning.foundation.names import legible, safe_name
+from dop_lightning.foundation.names import printable, safe_name
 from dop_lightning.lightning.data.base import RecoveryDataModule, Source, one_file_each
 from dop_lightning.matrices.arrays import MATRIX_SUFFIXES, TABLE_SUFFIXES, Matrix, matrix_suffix, read_matrix
 from dop_lightning.matrices.tables import write_table
@@ -104,7 +104,7 @@ class MatrixFile(Source):
     @property
     def attributes(self) -> dict[str, Attribute]:
         """``matrix``: the name of the file."""
-        return {"matrix": legible(self.name)}
+        return {"matrix": printable(self.name)}
 
     def write(self, folder: Path, outcome: Outcome) -> bool:
         """Write both parts as tables with the labels of a table file, in addition to arrays and pictures."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.checks import at_least
-from dop_lightning.foundation.names import legible
+from dop_lightning.foundation.names import printable
 from dop_lightning.foundation.units import format_bytes, parse_bytes
 from dop_lightning.images.formats import write_pixels
 from dop_lightning.images.pictures import comparison
@@ -26,7 +26,7 @@ from dop_lightning.problems.noise import Noise
 from dop_lightning.problems.problem import Attribute, Problem, Sensing
 from dop_lightning.problems.randomness import stream
 
-ENOUGH = 45.0
+MAX_THEORY_FRAMES = 45.0
 """Maximum number of frames for which the theoretical rate is used; see :func:`scene_alpha`."""
 
 
@@ -37,13 +37,13 @@ def scene_alpha(pixels: int, frames: int) -> float:
     With a larger c, temporary changes of a small part of the scene, such as a lamp, count as foreground. The more
     frames there are, the smaller the required part.
     """
-    return min(2.0, max(1.0, math.sqrt(frames / ENOUGH))) * math.sqrt(max(pixels, frames))
+    return min(2.0, max(1.0, math.sqrt(frames / MAX_THEORY_FRAMES))) * math.sqrt(max(pixels, frames))
 
 
-LEAST_FRAMES = 8
+MIN_FRAMES = 8
 """Minimum number of selected frames for the detection of motion."""
 
-ALIKE = 2
+MAX_GREY_DIFFERENCE = 2
 """Maximum difference between the channels of a grey scene that is stored in colour, in levels of 255."""
 
 
@@ -77,14 +77,14 @@ class Scene(Source):
     @property
     def attributes(self) -> dict[str, Attribute]:
         """``scene``: the name of the video or folder."""
-        return {"scene": legible(self.name)}
+        return {"scene": printable(self.name)}
 
     def _load(self) -> np.ndarray:
         """Return the selected frames, ``(f, P)``."""
         if self._looked_at is None:
             size = math.prod(self.frames.shape) * self.frames.dtype.itemsize
             afford = self._memory // size
-            least = min(LEAST_FRAMES, len(self.frames))
+            least = min(MIN_FRAMES, len(self.frames))
             if afford < least:
                 raise ValueError(
                     f"memory must be at least {format_bytes(least * size)} for {least} frames of {self.frames.path}, "
@@ -149,7 +149,7 @@ class Scene(Source):
 
 def _is_grey(frames: np.ndarray, white: float) -> bool:
     least, largest = frames.min(axis=1), frames.max(axis=1)
-    return bool((largest - least).max() <= ALIKE / 255 * white)
+    return bool((largest - least).max() <= MAX_GREY_DIFFERENCE / 255 * white)
 
 
 class SceneDataModule(RecoveryDataModule):

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.outcome import Outcome
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.spread import spread
 from dop_lightning.images.pictures import observed, problem_pictures
-from dop_lightning.lightning.listener import MOST_KEYS, means
+from dop_lightning.lightning.listener import MAX_KEYS, means
 from dop_lightning.lightning.loggers.adapters import Adapter, adapters_of
 from dop_lightning.lightning.loggers.settings import RATES, merge, resolved_rates
 from dop_lightning.lightning.recovery_callback import RecoveryCallback
@@ -105,16 +105,16 @@ class RecoveryLogging(RecoveryCallback):
                 if problem.name in self._pictured:
                     self._log_pictures(problem, {"observation": observed(problem)}, state.iteration)
 
-    def on_evaluation(self, trainer: pl.Trainer, module: Any, look: Look) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: Any, batch: EvaluatedBatch) -> None:
         """Log pictures every ``images_every`` evaluations. The last ones are logged at the end of each problem."""
         every = self.images_every * module.evaluate_every
-        if every == 0 or look.iteration % every != 0 or look.iteration == module.maximum:
+        if every == 0 or batch.iteration % every != 0 or batch.iteration == module.maximum:
             return
-        for k, problem in enumerate(look.problems):
+        for k, problem in enumerate(batch.problems):
             if problem.name in self._pictured:
-                seen = look.evaluation
+                seen = batch.evaluation
                 tensors = {"recovered": seen.signal[k].cpu(), "corruption": seen.corruption[k].cpu()}
-                self._log_pictures(problem, tensors, look.iteration)
+                self._log_pictures(problem, tensors, batch.iteration)
 
     def _log_pictures(self, problem: Problem, tensors: "Mapping[str, Tensor]", iteration: int) -> None:
         for label, picture in problem_pictures(problem, tensors).items():
@@ -152,7 +152,7 @@ class RecoveryLogging(RecoveryCallback):
         }
         logged = means(scores.values())
         statuses = {"status": _in_all([record.status for record in records.values()])}
-        for name in (list(records)[place] for place in spread(len(records), MOST_KEYS)):
+        for name in (list(records)[place] for place in spread(len(records), MAX_KEYS)):
             logged |= {f"{tag}/{name}": value for tag, value in scores[name].items()}
             statuses[f"status/{name}"] = records[name].status
         for outcome in self._whole_images(pl_module):

@@ -5,7 +5,7 @@ from typing import Any
 
 from dop_lightning.engine.roster import Roster
 from dop_lightning.foundation.spread import spread
-from dop_lightning.lightning.listener import MOST_KEYS
+from dop_lightning.lightning.listener import MAX_KEYS
 
 RATES = ("tau", "alpha")
 
@@ -29,7 +29,7 @@ def resolved_rates(roster: Roster) -> dict[str, Any]:
             rates[rate] = next(iter(values.values()))
         elif values:
             every = list(values)
-            rates[rate] = {every[place]: values[every[place]] for place in spread(len(every), MOST_KEYS)}
+            rates[rate] = {every[place]: values[every[place]] for place in spread(len(every), MAX_KEYS)}
     return rates
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dop_lightning.engine.measure import working_memory
 from dop_lightning.engine.state import State
 from dop_lightning.lightning.strategies.plan import even_size
-from dop_lightning.problems.problem import Problem, of_one_shape
+from dop_lightning.problems.problem import Problem, group_by_shape
 
-SHARE_FOR_BATCHES = 0.6
+MEMORY_FRACTION = 0.6
 """Fraction of the available memory that a batch may use by default."""
 
 
@@ -29,9 +29,9 @@ def automatic_batches(
         The names of the problems of each batch.
     """
     batches: list[list[str]] = []
-    for group in of_one_shape(problems):
+    for group in group_by_shape(problems):
         state = begin(group[0])
-        if state.runs_one_by_one and state.problems.device.type == "cpu":
+        if state.is_sequential and state.problems.device.type == "cpu":
             size = 1
         else:
             size = even_size(len(group), max(1, limit // working_memory(state)), ranks)

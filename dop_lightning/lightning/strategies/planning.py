@@ -7,13 +7,13 @@ from typing import Any
 import pytorch_lightning as pl
 
 from dop_lightning.engine.state import State
-from dop_lightning.foundation.launched import TAKEN, gives_all_away, taken_batches
+from dop_lightning.foundation.launched import BATCHES_VARIABLE, gives_all_away, taken_batches
 from dop_lightning.foundation.machine import available_memory
-from dop_lightning.lightning.strategies.batching import SHARE_FOR_BATCHES, automatic_batches
+from dop_lightning.lightning.strategies.batching import MEMORY_FRACTION, automatic_batches
 from dop_lightning.lightning.strategies.plan import Plan, deal
 from dop_lightning.lightning.strategies.problem_parallel import ProblemParallelStrategy
 from dop_lightning.problems.problem import Problem, form_batches
-from dop_lightning.runs.results import remaining
+from dop_lightning.runs.results import remaining_iterations
 
 
 def plan_run(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> Plan:
@@ -47,7 +47,7 @@ def _plan_of_taker(trainer: pl.Trainer, data: Any, taken: list[int]) -> Plan:
     """
     batches = data.plan or []
     if not set(taken) <= set(range(len(batches))):
-        raise ValueError(f"{TAKEN} must contain batch numbers of the run, below {len(batches)}, got {taken}")
+        raise ValueError(f"{BATCHES_VARIABLE} must contain batch numbers of the run, below {len(batches)}, got {taken}")
     ranks: list[list[int]] = [[] for _ in range(trainer.world_size)]
     ranks[trainer.global_rank] = taken
     return Plan(batches, ranks)
@@ -59,7 +59,7 @@ def _plan(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> 
     known = {name for batch in kept for name in batch}
     new = [problem for problem in data.problems if problem.name not in known]
     data.group([*kept, *_new_batches(trainer, data, begin, new)])
-    left = remaining(Path(trainer.default_root_dir), data.problems, trainer.max_steps)
+    left = remaining_iterations(Path(trainer.default_root_dir), data.problems, trainer.max_steps)
     costs = [sum(left[problem.name] * problem.entries for problem in batch) for batch in data.batches]
     return Plan([batch.names for batch in data.batches], deal(costs, trainer.world_size))
 
@@ -74,5 +74,5 @@ def _new_batches(
         return [batch.names for batch in form_batches(problems, data.batch_size)]
     device = trainer.strategy.root_device
     beside = 1 if device.type == "cuda" else getattr(trainer.strategy, "num_processes", 1)
-    limit = data.max_memory or int(SHARE_FOR_BATCHES * available_memory(device)) // beside
+    limit = data.max_memory or int(MEMORY_FRACTION * available_memory(device)) // beside
     return automatic_batches(problems, begin, limit, trainer.world_size)

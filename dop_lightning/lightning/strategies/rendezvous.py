@@ -23,10 +23,10 @@ from dop_lightning.foundation.launched import is_orphan, start_name
 FOLDER = Path("checkpoints") / "rendezvous"
 """Folder of questions and answers, relative to the folder of the run."""
 
-PATIENCE = 600.0
+FIRST_PROCESS_TIMEOUT = 600.0
 """Maximum waiting time for the first process in seconds; it may read many files before it decides."""
 
-FAREWELL = 60.0
+EXIT_TIMEOUT = 60.0
 """Maximum time in seconds that the first process waits at its end for those that have not asked yet."""
 
 PAUSE = 0.05
@@ -82,7 +82,7 @@ class Rendezvous:
         self.folder.mkdir(parents=True, exist_ok=True)
         question = self.folder / f"{self._start}.{key}.{self.rank}.{secrets.token_hex(16)}.ask"
         answer = question.with_suffix(".told")
-        end, pause = time.monotonic() + PATIENCE, PAUSE
+        end, pause = time.monotonic() + FIRST_PROCESS_TIMEOUT, PAUSE
         question.touch(exist_ok=False)
         try:
             # by a listing, since network file systems cache that a name does not exist
@@ -91,8 +91,9 @@ class Rendezvous:
                     raise ValueError(f"rank {self.rank}: the first process ended before it sent the {name}")
                 if time.monotonic() >= end:
                     raise ValueError(
-                        f"rank {self.rank}: the first process has not sent the {name} within {PATIENCE:.0f} s in "
-                        f"{self.folder}; check that it is running and uses the same folder"
+                        f"rank {self.rank}: the first process has not sent the {name} within "
+                        f"{FIRST_PROCESS_TIMEOUT:.0f} s in {self.folder}; "
+                        "check that it is running and uses the same folder"
                     )
                 time.sleep(pause)
                 pause = min(1.1 * pause, 20 * PAUSE)
@@ -138,11 +139,11 @@ class Rendezvous:
         """Stop answering, and remove the files of this start.
 
         Args:
-            wait: whether the first process waits at most :data:`FAREWELL` seconds until the others have the answers.
+            wait: whether the first process waits at most :data:`EXIT_TIMEOUT` seconds for the others to read answers.
         """
         if self._thread is None:
             return
-        end = time.monotonic() + FAREWELL
+        end = time.monotonic() + EXIT_TIMEOUT
         while wait and len(self._told) < len(self._decided) * (self.ranks - 1) and time.monotonic() < end:
             time.sleep(PAUSE)
         self._stop.set()

@@ -21,7 +21,7 @@ from torch import Tensor
 from dop_lightning.engine.robust_codes import robust_codes
 from dop_lightning.matrices.scenes.regression import huber_codes, robust_deviation
 
-MOST_COMPONENTS = 16
+MAX_COMPONENTS = 16
 """Maximum number of components; further ones make up a hundredth of the background's change, at the same cost."""
 
 NEGLIGIBLE = 1e-3
@@ -30,7 +30,7 @@ NEGLIGIBLE = 1e-3
 ITERATIONS, SMALLEST = 25, 1e-4
 """Maximum iterations and tolerance of least absolute deviations; one grey level is 1/255."""
 
-ENOUGH = 100
+MIN_FRAMES = 100
 """Frames from which entries outside the sample, and the noise, are estimated; at least six per component."""
 
 LEVEL = 1 / 255
@@ -125,10 +125,10 @@ def background_of(
     """
     left, values, right = torch.linalg.svd(low_rank, full_matrices=False)
     rank = int((values > NEGLIGIBLE * values[0]).sum()) if values[0] > NEGLIGIBLE else 0
-    rank = min(rank, MOST_COMPONENTS)
+    rank = min(rank, MAX_COMPONENTS)
     left, values, right = left[:, :rank], values[:rank], right[:rank]
     codes = (right * values[:, None]).mT.contiguous()  # f × r
-    every = max(1, len(frames) // max(ENOUGH, 6 * rank))
+    every = max(1, len(frames) // max(MIN_FRAMES, 6 * rank))
     some = frames[::every]
     basis = median.new_zeros(len(median), rank)
     if pixels is None:

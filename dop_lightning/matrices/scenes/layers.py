@@ -35,7 +35,7 @@ AT_ONCE = 2**23
 RUN_LENGTH = 3
 """zlib's strategy Z_RLE for pictures: a quarter of the default's time at the same size."""
 
-EVERY = 10.0
+PROGRESS_INTERVAL = 10.0
 """Seconds between progress lines if standard error is not a terminal."""
 
 
@@ -208,7 +208,7 @@ class _Progress:
         """Count frames that have been written."""
         self._count += count
         self._bar.update(count)
-        if self._bar.disable and time.monotonic() - self._last >= EVERY:
+        if self._bar.disable and time.monotonic() - self._last >= PROGRESS_INTERVAL:
             print(f"Writing {self._name}: {self._count}/{self._total} frames", file=sys.stderr)
             self._last = time.monotonic()
 

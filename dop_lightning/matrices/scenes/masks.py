@@ -20,7 +20,7 @@ CORNER = 0.3
 SMALL = 5e-4
 """Components below this fraction of the frame must overlap another one in an adjacent frame."""
 
-TINY = 9
+MIN_COMPONENT_PIXELS = 9
 """Minimum size of a component in pixels; smaller ones are noise."""
 
 
@@ -90,7 +90,7 @@ def connected_masks(weak: Tensor, strong: Tensor) -> Tensor:
     which = torch.from_numpy(numbers)
     area.index_add_(0, which, torch.from_numpy(runs.end - runs.start))
     strong_area.index_add_(0, which, torch.from_numpy(runs.totals(strong.numpy())))
-    kept = (area >= TINY) & (strong_area > 0)
+    kept = (area >= MIN_COMPONENT_PIXELS) & (strong_area > 0)
     earlier, later = (which[torch.from_numpy(pair)] for pair in runs.touching())
     both = kept[earlier] & kept[later]
     supported = torch.zeros_like(kept)

@@ -17,7 +17,7 @@ NARROWING, REST = 9, 7
 REJECTED = 4.0
 """Entries whose residual exceeds this many robust standard deviations of their row get weight 0 in the last step."""
 
-RELAXED = 0.1
+FINAL_PENALTY_FACTOR = 0.1
 """Factor on the penalty in the last step, which no longer needs protection against outliers."""
 
 RANGE = 1.0
@@ -83,7 +83,7 @@ def _codes(y: Tensor, V: Tensor, gram: Tensor, ridge: Tensor, threshold: float) 
     kept = (residual <= REJECTED * spread[:, None]).to(y)
     products = (V[:, None] * V).flatten(0, 1)  # r² m: one product yields all Gram matrices
     grams = (kept @ products.mT).view(-1, len(V), len(V))
-    grams.diagonal(dim1=1, dim2=2).add_(RELAXED * ridge)
+    grams.diagonal(dim1=1, dim2=2).add_(FINAL_PENALTY_FACTOR * ridge)
     return torch.linalg.solve_ex(grams, ((kept * y) @ V.mT)[:, :, None]).result[:, :, 0]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dop_lightning.foundation.readers import reader_of
 
-REACH = 4
+TRUNCATION = 4
 """Number of standard deviations at which a Gaussian is truncated."""
 
 ROUNDING = 1e-9
@@ -21,7 +21,7 @@ ROUNDING = 1e-9
 
 def gaussian(std: float, parity: int = 1) -> Tensor:
     """Return ``exp(−t²/2std²)`` along one axis, normalised, at integers t (odd parity) or half-integers (even)."""
-    half = math.ceil(REACH * std) if parity % 2 else math.ceil(REACH * std) - 0.5
+    half = math.ceil(TRUNCATION * std) if parity % 2 else math.ceil(TRUNCATION * std) - 0.5
     t = torch.arange(-half, half + 0.5, dtype=torch.float64, device="cpu")
     return normalised(torch.exp(-0.5 * (t / std) ** 2))
 

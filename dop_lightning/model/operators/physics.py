@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dop_lightning.model.operators.base import Operator
 from dop_lightning.problems.problem import Attribute, ProblemBatch, Sensing
-from dop_lightning.problems.randomness import lent_stream, stream
+from dop_lightning.problems.randomness import stream, use_stream
 
 TOLERANCE = 1e-3
 """Maximum difference of ⟨A(X), r⟩ and ⟨X, A*(r)⟩ relative to ‖A(X)‖·‖r‖, in single precision."""
@@ -105,7 +105,7 @@ class Physics(Sensing):
         """
         if not isinstance(self.physics, str):
             return self.physics
-        with lent_stream(self.seed, "sensing"):
+        with use_stream(self.seed, "sensing"):
             made = _call(self.physics, self.arguments)
         check_methods(made)
         return made

@@ -5,13 +5,15 @@ Shapes: K problems; ``*n`` is the shape of one signal.
 
 from abc import abstractmethod
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dop_lightning.foundation.renamed import rename_overrides
 from dop_lightning.foundation.signatures import require_result
 from dop_lightning.model.part import Part, Rate
-from dop_lightning.model.signals.abilities import Factors, Growth, Guided, Perturbed
+from dop_lightning.model.signals.capabilities import Factors, Growth, Guided, Perturbed
 from dop_lightning.problems.problem import Problem, ProblemBatch
 
 
@@ -32,6 +34,11 @@ class Signal(Part):
     rate_scale: float = 1.0
     closed_form: bool = False
     capturable: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Accept old names of methods, until version 0.3."""
+        super().__init_subclass__(**kwargs)
+        rename_overrides(cls, {"calm_by": "scale_perturbation"})
 
     def __init__(self, problems: ProblemBatch) -> None:
         super().__init__()

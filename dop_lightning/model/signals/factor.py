@@ -57,7 +57,7 @@ class SymmetricFactor(LowRank):
             U = torch.eye(n, rank, dtype=problems.dtype, device=problems.device).mul_(scale)
             U = U.repeat(len(problems), 1, 1)  # K n r
         self.U = nn.Parameter(U)
-        self.tie_arrays()
+        self.alias_parameters()
 
     def forward(self, iteration: int = 0) -> Tensor:
         """Return ``UUᵀ``."""
@@ -121,7 +121,7 @@ class Factor(LowRank):
         super().__init__(problems, rank, scale, growing)
         self.U = nn.Parameter(problems.normal((n, self.first_bound), scale, "init"))
         self.V = nn.Parameter(problems.normal((m, self.first_bound), scale, "init", 3))
-        self.tie_arrays()
+        self.alias_parameters()
 
     def forward(self, iteration: int = 0) -> Tensor:
         """Return ``UVᵀ``."""

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from dop_lightning.foundation.checks import at_least, positive
-from dop_lightning.model.signals.abilities import Factors, Growth
 from dop_lightning.model.signals.base import Signal
+from dop_lightning.model.signals.capabilities import Factors, Growth
 from dop_lightning.problems.problem import ProblemBatch
 from dop_lightning.problems.randomness import stream
 
-FIRST_BOUND = 8
+INITIAL_RANK = 8
 """Default initial r' of a growing factor."""
 
-GROWN = 10.0
+MIN_GROWTH = 10.0
 """Growth relative to the initial length from which a direction is in use. It is small compared with the growth of the
 directions of a signal, so that columns are added before the existing ones are filled, and large compared with the
 growth that the spectrum of the outliers causes in the same time."""
@@ -80,7 +80,7 @@ class LowRank(Signal):
         self.growing = growing
         self.scale = positive("scale", scale)
         if rank is None:
-            self.first_bound = min(FIRST_BOUND, self.largest) if growing else self.largest
+            self.first_bound = min(INITIAL_RANK, self.largest) if growing else self.largest
         else:
             self.first_bound = at_least("rank", rank, 1)
         if growing and self.first_bound > self.largest:
@@ -140,7 +140,7 @@ class LowRank(Signal):
         if not self.growing or min(columns := self.columns()) >= self.largest:
             return False
         spectrum = torch.linalg.eigvalsh(torch.bmm(left.mT, left).nan_to_num(0.0, 0.0, 0.0)).clamp_min(0).sqrt()  # K r
-        least = (NEGLIGIBLE * spectrum[:, -1:]).clamp_min(GROWN * self.length)
+        least = (NEGLIGIBLE * spectrum[:, -1:]).clamp_min(MIN_GROWTH * self.length)
         in_use = (spectrum > least).sum(dim=1).tolist()
         fixed = [False] * len(columns) if settled is None else settled.tolist()
         wanted = [
@@ -195,7 +195,7 @@ class LowRank(Signal):
         for p in self.parameters():
             if p.shape[2] > width:
                 p.data = p.data[:, :, :width].contiguous()
-        self.tie_arrays()
+        self.alias_parameters()
 
     def _add(self, k: int, before: int, after: int, dual: Tensor) -> None:
         """Fill the columns ``before`` to ``after`` of problem k."""
@@ -205,7 +205,7 @@ class LowRank(Signal):
         rest = rest - (rest @ right) @ right.mT
         vectors = self._leading(rest, after - before, k)
         # directions that have grown more would have been added before
-        lengths = self.length * vectors[1].exp().clamp(1 / GROWN, GROWN)
+        lengths = self.length * vectors[1].exp().clamp(1 / MIN_GROWTH, MIN_GROWTH)
         for factor, new in zip(self.arrays, (vectors[0], vectors[2]), strict=False):
             factor[k, :, before:after] = new * lengths
 
@@ -246,7 +246,7 @@ class LowRank(Signal):
                 wider = p.new_zeros(*p.shape[:2], width)
                 wider[:, :, : p.shape[2]] = p.detach()
                 p.data = wider
-        self.tie_arrays()
+        self.alias_parameters()
 
     def problem_state(self, k: int) -> dict[str, Tensor]:
         """Return a copy of the factors of problem k, without columns that only other problems use."""

@@ -49,7 +49,7 @@ class Coordinates(Signal):
         else:
             theta = torch.zeros(len(problems), *shape, dtype=problems.dtype, device=problems.device)
         self.theta = nn.Parameter(theta / self.root)  # K *n
-        self.tie_arrays()
+        self.alias_parameters()
 
     def forward(self, iteration: int = 0) -> Tensor:
         """Return ``θ = Λ^(1/2)·θ̃``."""

@@ -15,12 +15,12 @@ from dop_lightning.foundation.devices import place_module
 from dop_lightning.foundation.signatures import require_arguments
 from dop_lightning.model.signals.base import Signal
 from dop_lightning.problems.problem import Problem, ProblemBatch
-from dop_lightning.problems.randomness import lent_stream, stream
+from dop_lightning.problems.randomness import stream, use_stream
 
 LARGE = 1e4
 """Sum of the norms of parameters above which the output of a network is also checked. A wide U-Net has hundreds."""
 
-AT_REST = 4
+INACTIVE_MEMORY_RATIO = 4
 """Memory of an inactive network including its optimizer state, relative to its parameters. Inputs up to this size are
 kept, since drawing them again in each turn would take longer than the saved memory justifies."""
 
@@ -108,7 +108,7 @@ class NetworkSignal(Signal):
 
     def _make_network(self, network: NetworkFactory, problem: Problem) -> object:
         """Create the network of a problem, whose layers draw from the global generator."""
-        with lent_stream(problem.seed, "init"):
+        with use_stream(problem.seed, "init"):
             return network(self.shape)
 
     def draw_input(self, k: int) -> tuple[Tensor, ...]:
@@ -130,7 +130,7 @@ class NetworkSignal(Signal):
         super().release()
         for k, inputs in list(self._inputs.items()):
             size = sum(z.numel() * z.element_size() for z in inputs)
-            if size > AT_REST * sum(p.numel() * p.element_size() for p in self.networks[k].parameters()):
+            if size > INACTIVE_MEMORY_RATIO * sum(p.numel() * p.element_size() for p in self.networks[k].parameters()):
                 del self._inputs[k]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
@@ -149,7 +149,7 @@ class NetworkSignal(Signal):
         for k, network in enumerate(self.networks):
             inputs = self.input_of(k)
             device = next(network.parameters()).device
-            with lent_stream(self.problems[k].seed, "perturbation", iteration, device=device):
+            with use_stream(self.problems[k].seed, "perturbation", iteration, device=device):
                 output = network(*inputs)
             if output.shape not in (self.shape, (1, *self.shape)):
                 raise ValueError(

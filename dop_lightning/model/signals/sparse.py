@@ -45,7 +45,7 @@ class HadamardSignal(Signal):
             g = torch.full((len(problems), *shape), scale, dtype=problems.dtype, device=problems.device)
         self.g = nn.Parameter(g)  # K *n
         self.h = nn.Parameter(g.clone())
-        self.tie_arrays()
+        self.alias_parameters()
 
     def forward(self, iteration: int = 0) -> Tensor:
         """Return ``g∘g − h∘h``."""

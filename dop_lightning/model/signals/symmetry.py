@@ -14,7 +14,7 @@ QUANTILE = 0.1
 LIMIT = 0.5
 """Difference of opposite entries, relative to that of unrelated ones, above which a matrix is not symmetric."""
 
-LEAST_PAIRS = 50
+MIN_PAIRS = 50
 """Minimum number of pairs for an estimate."""
 
 
@@ -43,7 +43,7 @@ def asymmetry(observation: Tensor, mask: Tensor | None = None) -> float | None:
     pairs = (observation - observation.T).abs()[opposite.triu(1)]
     shifted = (observation - observation.T.roll(1, 1)).abs()  # Yᵢⱼ with Yⱼ₋₁,ᵢ
     unrelated = shifted[observed & observed.T.roll(1, 1)]
-    if len(pairs) < LEAST_PAIRS or len(unrelated) < LEAST_PAIRS:
+    if len(pairs) < MIN_PAIRS or len(unrelated) < MIN_PAIRS:
         return None
     scale = _low(unrelated)
     return _low(pairs) / scale if scale > 0 else None

@@ -25,7 +25,7 @@ from dop_lightning.problems.problem import ProblemBatch
 from dop_lightning.problems.randomness import stream
 from dop_lightning.runs.results import render_table
 
-CLOSE = 1e-8
+MAX_DISTANCE = 1e-8
 """Distance below which the closed form is considered reached."""
 
 POINTS = 80
@@ -84,7 +84,7 @@ class AppendixA(ComputedFigure):
         """Check that each Λ leads to its weighted solution, and not to the plain one."""
         lines = []
         for row in _ends(rows):
-            good = row["to_weighted"] < CLOSE and (row["rates"] == "I" or row["to_plain"] > 1e4 * CLOSE)
+            good = row["to_weighted"] < MAX_DISTANCE and (row["rates"] == "I" or row["to_plain"] > 1e4 * MAX_DISTANCE)
             lines.append(
                 f"{mark(good)}  Λ = {row['rates']}: distance {row['to_weighted']:.0e} to the least ‖Λ^(−1/2)θ‖, "
                 f"{row['to_plain']:.0e} to the least ‖θ‖"

@@ -8,7 +8,7 @@ from dop_lightning.foundation.plotting import BLACK, BLUE, GREY, ORANGE, PURPLE,
 from dop_lightning.paper.figures.base import Row, mark
 from dop_lightning.paper.figures.image_figures import (
     CURVE_COLUMNS,
-    FALLS,
+    MIN_DECREASE,
     ImageFigure,
     image_title,
     peak_and_end,
@@ -81,12 +81,12 @@ class Figure1b(ImageFigure):
             for end, rival in zip(own, rivals, strict=True)
         )
         return [
-            f"{mark(wide['fall'] > FALLS)}  DIP-ℓ1 with width {wide['width']} overfits: {wide['best']:.1f} dB at "
-            f"iteration {wide['at']}, {wide['end']:.1f} dB at the end",
+            f"{mark(wide['fall'] > MIN_DECREASE)}  DIP-ℓ1 with width {wide['width']} overfits: {wide['best']:.1f} dB "
+            f"at iteration {wide['at']}, {wide['end']:.1f} dB at the end",
             f"{mark(narrow['fall'] < wide['fall'])}  DIP-ℓ1 with width {narrow['width']} falls less: "
             f"from {narrow['best']:.1f} to {narrow['end']:.1f} dB",
-            f"{mark(largest < FALLS)}  DOP does not overfit at any width: it ends at most {largest:.2f} dB below its "
-            "best",
+            f"{mark(largest < MIN_DECREASE)}  DOP does not overfit at any width: it ends at most {largest:.2f} dB "
+            "below its best",
             f"{mark(wins)}  the end of DOP is above the best of DIP-ℓ1 at each width: {pairs}",
         ]
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from dop_lightning.foundation.plotting import BLUE, GREY, RED
 from dop_lightning.paper.figures.base import FittedFigure, Row, mark
 
-NEAR_BEST = 1.05
+MAX_ERROR_RATIO = 1.05
 """Maximum ratio of the mean error at √n to that of the best α."""
 
 ERRORS = {"signal": ("relative_error", "X̂", RED, "o"), "corruption": ("relative_error_corruption", "Ŝ", BLUE, "s")}
@@ -54,9 +54,9 @@ class Figure2a(FittedFigure):
             own = next(row for row in rows if row["alpha_scale"] == 1)
             ratio = own[f"{what}_mean"] / best[f"{what}_mean"]
             lines.append(
-                f"{mark(ratio <= NEAR_BEST)}  mean error of {symbol} at α = √n: {own[f'{what}_mean']:.4f}, "
+                f"{mark(ratio <= MAX_ERROR_RATIO)}  mean error of {symbol} at α = √n: {own[f'{what}_mean']:.4f}, "
                 f"{100 * (ratio - 1):.1f} % above the best of the grid (at {best['alpha_scale']:g}·√n); "
-                f"at most {100 * (NEAR_BEST - 1):.0f} % required"
+                f"at most {100 * (MAX_ERROR_RATIO - 1):.0f} % required"
             )
         return lines
 

@@ -13,7 +13,7 @@ SUCCESS = 0.1
 AGREEMENT = 0.97
 """Required fraction of trials in which automatic and constant steps agree."""
 
-MOST_LISTED = 12
+MAX_LISTED = 12
 """Maximum number of cells that are listed individually."""
 
 
@@ -102,10 +102,10 @@ class Figure2bc(FittedFigure):
             lines.append(f"{mark(not below) if rival == 'convex' else '   '}  {text}")
             lines += [
                 f"       below at r = {row['rank']}, p = {row['ratio']:g}: {row[own]:.2f} against {row[rival]:.2f}"
-                for row in below[:MOST_LISTED]
+                for row in below[:MAX_LISTED]
             ]
-            if len(below) > MOST_LISTED:
-                lines.append(f"       and {len(below) - MOST_LISTED} more, see {out / self.name}.csv")
+            if len(below) > MAX_LISTED:
+                lines.append(f"       and {len(below) - MAX_LISTED} more, see {out / self.name}.csv")
         total = sum(row["trials"] for row in rows)
         agreement = sum(row["auto_as_dop"] * row["trials"] for row in rows) / total
         lines.append(

@@ -8,7 +8,7 @@ from dop_lightning.foundation.plotting import BLUE, GREEN, ORANGE, PURPLE
 from dop_lightning.paper.figures.base import Row, mark
 from dop_lightning.paper.figures.image_figures import (
     CURVE_COLUMNS,
-    FALLS,
+    MIN_DECREASE,
     ImageFigure,
     image_title,
     peak_and_end,
@@ -77,13 +77,13 @@ class Figure4(ImageFigure):
         stops = [end["at"] for end in of["dip_l1"].values()]
         falls = [end["fall"] for end in of["dip_l1"].values()]
         lines = [
-            f"{mark(min(falls) > FALLS)}  DIP-ℓ1 overfits: it ends {min(falls):.1f} to {max(falls):.1f} dB below its "
-            f"best, which is reached between iterations {min(stops)} and {max(stops)}"
+            f"{mark(min(falls) > MIN_DECREASE)}  DIP-ℓ1 overfits: it ends {min(falls):.1f} to {max(falls):.1f} dB "
+            f"below its best, which is reached between iterations {min(stops)} and {max(stops)}"
         ]
         for method in ("dop", "default"):
             largest = max(end["fall"] for end in of[method].values())
             text = f"{self.methods[method]} does not overfit: it ends at most {largest:.2f} dB below its best"
-            lines.append(f"{mark(largest < FALLS)}  {text}")
+            lines.append(f"{mark(largest < MIN_DECREASE)}  {text}")
         for own, rival, what in (("dop", "dip_l1", "best"), ("default", "dip_l1", "best"), ("default", "dop", "end")):
             gain = [of[own][problem]["end"] - of[rival][problem][what] for problem in problems]
             above = sum(change > 0 for change in gain)
@@ -126,5 +126,5 @@ def _curves(axes: Any, curves: Sequence[Sequence[Row]], labels: Sequence[str]) -
             axes.plot(iterations, [row["psnr"] for row in curve], color=colour, alpha=0.35, linewidth=0.9)
         axes.plot(iterations, [shown(row) for row in curve], color=colour, linestyle=dashes, label=label)
         summary = peak_and_end(curve)
-        if summary["fall"] > FALLS:
+        if summary["fall"] > MIN_DECREASE:
             axes.plot(summary["at"], summary["best"], "o", color=colour, markersize=4.5, zorder=3)

@@ -23,19 +23,19 @@ RIVALS = ("dop", "dip_l1", "dip")
 OTHER_LINES = [(colour, marker) for marker in ("D", "P", "X") for colour in (ORANGE, GREEN, PURPLE, GREY)]
 """Colour and marker of each additional rival, in turn; their lines are thin and solid."""
 
-SAME = 0.005
+MAX_PSNR_DIFFERENCE = 0.005
 """Maximum difference in dB between the input PSNR of the same problem in two runs."""
 
 MARGIN = 1.0
 """Required gain in dB over the best oracle, in the mean of each level except light ones."""
 
-OVER_DOP = 2.0
+MIN_GAIN = 2.0
 """Required gain in dB over plain DOP, in the overall mean."""
 
-WON = 0.9
+MIN_WIN_FRACTION = 0.9
 """Required fraction of cases in which the default is best."""
 
-LIGHT = 0.2
+LIGHT_LEVEL = 0.2
 """Levels below this are light: there, the default must not be worse than the oracle of DIP-ℓ1."""
 
 
@@ -161,7 +161,7 @@ class Grid(FittedFigure):
     def verdict(self, rows: Sequence[Row], out: Path) -> list[str]:
         """Check that the default is better than methods with oracle stopping."""
         lines = []
-        heavy = [level for level in _levels(rows) if level >= LIGHT]
+        heavy = [level for level in _levels(rows) if level >= LIGHT_LEVEL]
         for level in _levels(rows):
             cases = _cases(rows, level)
             if level in heavy:
@@ -175,8 +175,10 @@ class Grid(FittedFigure):
         cases = [case for level in heavy for case in _cases(rows, level)]
         over = mean(case["default", "end"] - case["dop", "end"] for case in cases)
         won = mean(map(_is_won, cases))
-        lines.append(f"{mark(over >= OVER_DOP)}  it is {over:+.2f} dB over DOP on average, from {heavy[0]:.0%} on")
-        lines.append(f"{mark(won >= WON)}  it is better than every oracle in {won:.0%} of those {len(cases)} cases")
+        lines.append(f"{mark(over >= MIN_GAIN)}  it is {over:+.2f} dB over DOP on average, from {heavy[0]:.0%} on")
+        lines.append(
+            f"{mark(won >= MIN_WIN_FRACTION)}  it is better than every oracle in {won:.0%} of those {len(cases)} cases"
+        )
         lines += [_against(rows, rival) for rival in _others(rows)]
         found = [row for row in rows if row["method"] == "default" and row["precision"] is not None]
         if found:
@@ -271,7 +273,7 @@ def _matching(results: Sequence[Row], inputs: Mapping[tuple[str, float, int], fl
         )
     for case, psnr in inputs.items():
         own = found[case].get("input_psnr", math.nan)
-        if abs(own - psnr) > SAME:
+        if abs(own - psnr) > MAX_PSNR_DIFFERENCE:
             raise ValueError(
                 f"{folder}: {found[case]['problem']} differs from the problem of the figure: its input PSNR is "
                 f"{own:.2f} dB instead of {psnr:.2f} dB; {hint}"

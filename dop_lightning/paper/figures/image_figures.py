@@ -22,7 +22,7 @@ CURVE_COLUMNS = (
 )
 """Columns for the result of :func:`peak_and_end`."""
 
-FALLS = 1.0
+MIN_DECREASE = 1.0
 """Decrease in dB below the best from which a method requires stopping; perturbed inputs can cause smaller decreases."""
 
 

@@ -16,7 +16,7 @@ from dop_lightning.lightning.recovery_callback import RecoveryCallback
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-    from dop_lightning.engine.look import Look
+    from dop_lightning.engine.evaluated import EvaluatedBatch
     from dop_lightning.engine.outcome import Outcome
     from dop_lightning.lightning.module import DoubleOverparameterization
 
@@ -37,11 +37,11 @@ class KeptPictures(RecoveryCallback):
     def __init__(self) -> None:
         self._best: dict[str, dict[str, Any]] = {}
 
-    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, batch: EvaluatedBatch) -> None:
         """Keep the picture of each problem whose PSNR is the highest so far."""
-        if look.iteration % module.evaluate_every:
+        if batch.iteration % module.evaluate_every:
             return  # an extra evaluation before an interruption, which an uninterrupted run would not have
-        for name, signal, of_problem in zip(look.problems.names, look.evaluation.signal, look.scores, strict=True):
+        for name, signal, of_problem in zip(batch.problems.names, batch.evaluation.signal, batch.scores, strict=True):
             self._see(name, signal, of_problem)
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dop_lightning.foundation.names import safe_name
 from dop_lightning.paper.figures.base import RUNS, Row, mark
-from dop_lightning.paper.figures.image_figures import FALLS, ImageFigure
+from dop_lightning.paper.figures.image_figures import MIN_DECREASE, ImageFigure
 from dop_lightning.paper.figures.kept_pictures import BEST, OBSERVED, TRUTH
 from dop_lightning.runs.results import render_table
 
@@ -111,7 +111,7 @@ class MosaicFigure(ImageFigure):
                 f"{len(problems) - len(below)} of {len(problems)}, by {min(gain):+.1f} to {max(gain):+.1f} dB{where}"
             )
         fall = max(p["dop_best"] - p["dop_end"] for p in problems)
-        lines.append(f"{mark(fall < FALLS)}  DOP ends at most {fall:.2f} dB below its own best")
+        lines.append(f"{mark(fall < MIN_DECREASE)}  DOP ends at most {fall:.2f} dB below its own best")
         loss = [p["dip_l1"] - p["dip_l1_end"] for p in problems]
         lines.append(f"     without stopping, DIP-ℓ1 ends {min(loss):.1f} to {max(loss):.1f} dB below its best")
         return lines

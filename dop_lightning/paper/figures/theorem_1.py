@@ -47,7 +47,7 @@ RESIDUALS = {
 AGREEMENT = 0.02
 """Maximum median distance between the three computations of X."""
 
-LEAST_SHOWN = 1e-16
+MIN_DRAWN_RESIDUAL = 1e-16
 """Value at which residuals of 0 are drawn."""
 
 
@@ -160,7 +160,7 @@ class Theorem1(ComputedFigure):
         middle = alphas[len(alphas) // 2]
         own = [row for row in rows if row["alpha"] == middle and row["method"] == "limit"]
         for name, (colour, condition) in RESIDUALS.items():
-            values = [max(row[name], LEAST_SHOWN) for row in own]
+            values = [max(row[name], MIN_DRAWN_RESIDUAL) for row in own]
             condition += "  (0)" if not any(row[name] for row in own) else ""
             right.plot([row["gamma"] for row in own], values, "o-", markersize=3, color=colour, label=condition)
         right.set_title(f"residuals of Lemma 1, α = {middle:g}", loc="left")

@@ -15,7 +15,7 @@ from dop_lightning.model.operators import Operator
 ITERATIONS = 500
 """Maximum number of Newton steps, by far more than γ = 1e-10 requires."""
 
-SETTLED = 1e-9
+NEWTON_TOLERANCE = 1e-9
 """Newton's method has converged if the logarithms of all eigenvalues change by at most this amount."""
 
 ROUNDING = 256 * torch.finfo(torch.float64).eps
@@ -129,7 +129,7 @@ def commuting_limit(
             break
         xi = xi + step * (math.log1p(d) / d if d > 0 else 1.0)
         zero = r.abs() <= ROUNDING * (B.abs() @ x + gg + hh + y.abs())
-        if d <= SETTLED or (bool(zero.all()) and d > 0.5 * before):
+        if d <= NEWTON_TOLERANCE or (bool(zero.all()) and d > 0.5 * before):
             g, h = (log_g0 + alpha * xi).exp(), (log_g0 - alpha * xi).exp()
             return CommutingLimit(xi, (log_x0 + 2 * B.mT @ xi).exp(), g, h, d)
         before = d

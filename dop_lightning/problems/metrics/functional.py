@@ -25,7 +25,7 @@ SSIM_STRIP = 2**16  # pixels processed at once: they fit in the cache, and bound
 LARGE_SIDE = 512
 """Minimum number of rows and columns at which the rank is computed from leading singular values, if possible."""
 
-LEAST_TOLERANCE = 1e-3
+MIN_TOLERANCE = 1e-3
 """Minimum relative tolerance for which single precision suffices for that."""
 
 FIRST_WIDTH = 32
@@ -221,7 +221,7 @@ def numerical_rank(X: Tensor, tolerance: float = 1e-2) -> Tensor:
     tensor([3., 1., 0.], dtype=torch.float64)
     """
     share("tolerance", tolerance)
-    if X.ndim == 3 and min(X.shape[1:]) >= LARGE_SIDE and tolerance >= LEAST_TOLERANCE:
+    if X.ndim == 3 and min(X.shape[1:]) >= LARGE_SIDE and tolerance >= MIN_TOLERANCE:
         device = "cpu" if X.device.type == "mps" else X.device
         real = X.detach().to(device, X.dtype if X.dtype in (torch.float32, torch.float64) else torch.float32)
         ranks = [_rank_of_large(matrix, tolerance) for matrix in real]

@@ -10,13 +10,13 @@ from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
 from dop_lightning.problems.noise.base import Corrupted, Noise
 from dop_lightning.problems.noise.draws import check_range, uniform
 
-BEND = 1.5
+MAX_BEND = 1.5
 """Maximum change of the direction along one scratch, in radians."""
 
 STEP = 0.25
 """Distance between two points of a curve in pixels."""
 
-MOST = 10_000
+MAX_SCRATCHES = 10_000
 """Maximum number of scratches, since ratios close to 1 would take too long."""
 
 
@@ -84,7 +84,7 @@ class Scratches(Noise):
         if clean.ndim != 3:
             raise ValueError(f"Scratches requires an image of shape (C, H, W), got shape {tuple(clean.shape)}")
         covered = torch.zeros(clean.shape[1:], dtype=torch.bool)
-        for _ in range(MOST):
+        for _ in range(MAX_SCRATCHES):
             if float(covered.to(torch.float64).mean()) >= self.ratio:
                 break
             *curve, drawn = uniform((7,), generator).tolist()
@@ -111,7 +111,7 @@ class Scratches(Noise):
         count = max(2, round(reach / STEP))
         radius = (self.thinnest + int((self.thickest - self.thinnest + 1) * thick)) / 2
         along = torch.arange(count, dtype=torch.float64) / count
-        angle = 2 * math.pi * heading + BEND * (2 * bend - 1) * along
+        angle = 2 * math.pi * heading + MAX_BEND * (2 * bend - 1) * along
         down = row * height + (STEP * angle.sin()).cumsum(0)
         right = column * width + (STEP * angle.cos()).cumsum(0)
         hit = torch.zeros(height, width, dtype=torch.bool)

@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 400, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 388, 12, 192
 """Borders of the plot area of a chart, in the units of the drawing."""
 
-MOST_POINTS = 240
+MAX_POINTS = 240
 """Maximum number of points of a line. More are not visible at this size."""
 
 
@@ -135,7 +135,7 @@ class Chart:
         return lines
 
 
-def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
+def thinned(points: Sequence[tuple[float, float]], most: int = MAX_POINTS) -> list[tuple[float, float]]:
     """Reduce a line to about ``most`` points of the same appearance: the minimum and maximum of each of its parts.
 
     The first and the last point are kept.

@@ -18,7 +18,7 @@ TITLES = {
 }
 """Titles of the curves that come first, in order. Other curves follow, titled by their tags."""
 
-BESIDE = {"psnr_average": "psnr"}
+COMPANION_TAGS = {"psnr_average": "psnr"}
 """Tags that are drawn in the chart of another tag, such as the score of the average of the last outputs."""
 
 LOGARITHMIC = {"relative_error", "loss"}
@@ -27,18 +27,18 @@ OVERLAID = ("psnr", "relative_error", "loss")
 """Tags with one chart for the curves of all problems; of the first two, only one is used. Custom scores follow."""
 
 COLOURS = 6
-MOST_TITLES = 12
+MAX_TITLES = 12
 """Maximum number of charts per problem."""
 
 
 def problem_charts(problem: ProblemFiles) -> list[Chart]:
     """Return the charts of a problem, beginning with common scores."""
-    known = [tag for tag in problem.curves if problem.curves[tag] and tag not in BESIDE]
+    known = [tag for tag in problem.curves if problem.curves[tag] and tag not in COMPANION_TAGS]
     tags = [tag for tag in TITLES if tag in known] + [tag for tag in known if tag not in TITLES]
     charts = []
-    for tag in tags[:MOST_TITLES]:
+    for tag in tags[:MAX_TITLES]:
         lines = {tag: problem.curves[tag]}
-        for other, host in BESIDE.items():
+        for other, host in COMPANION_TAGS.items():
             if host == tag and problem.curves.get(other):
                 lines[other] = problem.curves[other]
         charts.append(_chart(tag, lines, _levels(tag, problem.result)))

@@ -12,15 +12,15 @@ from PIL import Image
 SIDE = 1024
 """Maximum length of the longer side of a picture, in pixels."""
 
-SIDE_OF_MANY = 640
-"""The same for pages with more than :data:`A_FEW` problems."""
+SMALL_SIDE = 640
+"""The same for pages with more than :data:`MAX_FULL_SIZE_PROBLEMS` problems."""
 
-A_FEW = 4
+MAX_FULL_SIZE_PROBLEMS = 4
 
 EXACT_PIXELS = 100_000
 """Pictures with at most this number of pixels are embedded losslessly."""
 
-SHARP_BELOW = 320
+MIN_SMOOTHED_SIDE = 320
 """Pictures whose longer side has fewer pixels are enlarged without smoothing, like those of matrices."""
 
 
@@ -76,7 +76,7 @@ def embed(path: Path, is_matrix: bool, side: int = SIDE) -> Embedded:
     content = io.BytesIO()
     image.save(content, kind, **({"quality": 88} if kind == "webp" else {"optimize": True}))
     data = base64.b64encode(content.getvalue()).decode("ascii")
-    sharp = is_matrix or longer < SHARP_BELOW
+    sharp = is_matrix or longer < MIN_SMOOTHED_SIDE
     scale = longer / max(image.size)
     return Embedded(f"data:image/{kind};base64,{data}", *image.size, scale, sharp)
 

@@ -6,7 +6,7 @@ from dop_lightning.runs.histograms import Histogram
 from dop_lightning.runs.report.axes import Axis
 from dop_lightning.runs.report.chart import BOTTOM, LEFT, RIGHT, TOP, Chart
 
-LOWEST = 0.5
+AXIS_START = 0.5
 """Lower end of the logarithmic axis of counts; below 1, so that single entries are visible."""
 
 
@@ -14,7 +14,7 @@ def histogram_chart(histogram: Histogram) -> Chart:
     """Draw the estimated corruption as bars, and the true one, if known, as an outline."""
     x = Axis(0.0, histogram.edges[-1], LEFT, RIGHT)
     highest = max([*histogram.found, *(histogram.true or ()), 1])
-    y = Axis(LOWEST, highest * 2, BOTTOM, TOP, log=True)
+    y = Axis(AXIS_START, highest * 2, BOTTOM, TOP, log=True)
     spans = list(zip(histogram.edges[:-1], histogram.edges[1:], strict=True))
     bars = [
         (x(low), y(count), x(high), float(BOTTOM))

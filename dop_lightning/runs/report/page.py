@@ -9,14 +9,14 @@ from typing import Any
 
 from dop_lightning.runs.folder import CONFIG, TABLE
 from dop_lightning.runs.report.curves import overlaid_charts
-from dop_lightning.runs.report.embed import A_FEW, SIDE, SIDE_OF_MANY
-from dop_lightning.runs.report.problem import MEANING, Rows, problem_section, status_of
+from dop_lightning.runs.report.embed import MAX_FULL_SIZE_PROBLEMS, SIDE, SMALL_SIDE
+from dop_lightning.runs.report.problem import STATUS_MEANINGS, Rows, problem_section, status_of
 from dop_lightning.runs.report.reading import RunFiles
 from dop_lightning.runs.report.rendering import environment
 from dop_lightning.runs.report.text import number, score
 from dop_lightning.runs.results import custom_scores, summary_columns
 
-MOST_ROWS = 2000
+MAX_ROWS = 2000
 """Maximum number of rows in the table of all problems."""
 
 VERSIONS = ("dop_lightning", "torch", "pytorch_lightning", "numpy", "python")
@@ -39,9 +39,9 @@ def render(run: RunFiles, page: Path) -> str:
     Raises:
         ValueError: a file of a problem is damaged.
     """
-    side = SIDE if len(run.shown) <= A_FEW else SIDE_OF_MANY
+    side = SIDE if len(run.shown) <= MAX_FULL_SIZE_PROBLEMS else SMALL_SIDE
     anchors = {problem.name: f"p{place}" for place, problem in enumerate(run.shown, 1)}
-    order = dict.fromkeys(status for status in (*MEANING, *run.statuses) if run.statuses[status])
+    order = dict.fromkeys(status for status in (*STATUS_MEANINGS, *run.statuses) if run.statuses[status])
     style, script = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     template = environment().get_template("page.html.jinja")
     return template.render(
@@ -77,7 +77,7 @@ def _overview(run: RunFiles, anchors: Mapping[str, str]) -> dict[str, Any]:
     columns = [column for column in summary_columns(results) if any(r.get(column[0]) is not None for r in results)]
     columns = [column for column in columns if column[0] not in ("problem", "status")]
     rows = []
-    for problem in run.problems[:MOST_ROWS]:
+    for problem in run.problems[:MAX_ROWS]:
         values = [(problem.result.get(key), spec) for key, _, spec in columns]
         rows.append(
             {
@@ -87,7 +87,7 @@ def _overview(run: RunFiles, anchors: Mapping[str, str]) -> dict[str, Any]:
                 "cells": ["" if value is None else format(value, spec) for value, spec in values],
             }
         )
-    left = len(run.problems) - MOST_ROWS
+    left = len(run.problems) - MAX_ROWS
     notes = [f"… and {left:,} more, in {TABLE}."] if left > 0 else []
     if len(run.shown) < len(run.problems):
         notes.append(

@@ -16,7 +16,7 @@ from dop_lightning.runs.report.reading import NO_RESULT, ProblemFiles
 from dop_lightning.runs.report.text import number, score, seconds
 from dop_lightning.runs.results import custom_scores
 
-MEANING = {
+STATUS_MEANINGS = {
     "done": "completed the requested number of iterations",
     "stable": "stopped early, because its output no longer changed or no longer improved",
     "diverged": "did not converge; the last state before divergence is shown; use a smaller alpha or tau",
@@ -124,9 +124,9 @@ def status_of(name: str) -> Status:
     >>> status_of("stable").kind, status_of("no result").kind, status_of("unheard of").kind
     ('stable', 'no-result', 'other')
     """
-    kind = name.replace(" ", "-") if name in MEANING else "other"
+    kind = name.replace(" ", "-") if name in STATUS_MEANINGS else "other"
     note = {"done": "", "stable": "", "diverged": "bad"}.get(name, "mild")
-    return Status(name, kind, MEANING.get(name, name), note)
+    return Status(name, kind, STATUS_MEANINGS.get(name, name), note)
 
 
 def _pictures(problem: ProblemFiles, side: int) -> list[Picture]:

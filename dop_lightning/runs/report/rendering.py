@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from dop_lightning.foundation.names import legible
+from dop_lightning.foundation.names import printable
 from dop_lightning.runs.report import chart
 from dop_lightning.runs.report.text import counted
 
@@ -38,7 +38,7 @@ def environment() -> Environment:
 def _legible(value: Any) -> Any:
     """Replace unprintable characters and line breaks. Markup of macros is not changed."""
     is_text = isinstance(value, str) and not hasattr(value, "__html__")
-    return legible(value) if is_text and not value.isprintable() else value
+    return printable(value) if is_text and not value.isprintable() else value
 
 
 def _sha256(text: str) -> str:

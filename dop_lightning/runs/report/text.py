@@ -38,7 +38,7 @@ def counted(problems: int) -> str:
 SPECS = {"psnr": ".2f", "input_psnr": ".2f", "best_psnr": ".2f", "ssim": ".3f"}
 """Formats of scores; others have three significant digits."""
 
-SHARES = {"corruption_density", "true_density", "support_precision", "support_recall"}
+FRACTION_TAGS = {"corruption_density", "true_density", "support_precision", "support_recall"}
 
 
 def score(key: str, value: float) -> str:
@@ -47,7 +47,7 @@ def score(key: str, value: float) -> str:
     >>> score("psnr", 34.387), score("corruption_density", 0.3969), score("relative_error", 0.041071)
     ('34.39 dB', '39.7%', '0.0411')
     """
-    if key in SHARES:
+    if key in FRACTION_TAGS:
         return f"{value:.1%}"
     return number(value, SPECS.get(key, ".3g")) + (" dB" if key.endswith("psnr") else "")
 

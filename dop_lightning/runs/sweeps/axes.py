@@ -11,7 +11,7 @@ CONFIG = "config"
 NO_CONFIG = "none"
 """Value of the axis ``config`` that adds no file."""
 
-OF_THE_SWEEP = {
+SWEEP_SETTINGS = {
     "trainer.default_root_dir": "each point has a separate folder in --out",
     "ckpt_path": "each point resumes from its folder",
 }
@@ -59,8 +59,8 @@ def check_key(key: str) -> None:
     Raises:
         ValueError: the sweep sets ``key``.
     """
-    if key in OF_THE_SWEEP:
-        raise ValueError(f"{key} cannot be set in a sweep: {OF_THE_SWEEP[key]}")
+    if key in SWEEP_SETTINGS:
+        raise ValueError(f"{key} cannot be set in a sweep: {SWEEP_SETTINGS[key]}")
 
 
 def split_values(text: str, whole: str) -> list[str]:

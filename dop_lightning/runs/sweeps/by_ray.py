@@ -10,9 +10,9 @@ from dop_lightning.runs.ray_tasks import RayTask, RayTasks, TaskEnd
 from dop_lightning.runs.sweeps.ended import Ended, judge
 from dop_lightning.runs.sweeps.local import PAUSE, Stop
 from dop_lightning.runs.sweeps.points import Point
-from dop_lightning.runs.sweeps.record import LOG, begin, open_log, settle
+from dop_lightning.runs.sweeps.record import LOG, begin, open_log, record_digest
 
-MOST_DEATHS = 2
+MAX_DEATHS = 2
 """Number of deaths after which a point is given up and reported."""
 
 
@@ -39,12 +39,12 @@ def run(points: Sequence[Point], tasks: RayTasks, report: Callable[[str], None])
             for end in tasks.wait(PAUSE):
                 point = by_name[end.task.name]
                 deaths[point.name] += bool(end.death)
-                if end.death and deaths[point.name] < MOST_DEATHS and not stop.number:
+                if end.death and deaths[point.name] < MAX_DEATHS and not stop.number:
                     report(f"{point.name}: {end.death}; started again")
                     tasks.submit(_task(point))
                     continue
                 if end.status == 0:
-                    settle(point, digests[point.name])
+                    record_digest(point, digests[point.name])
                 ended.append(_judge(point, end, deaths[point.name]))
                 report(f"{point.name}: {ended[-1].failure or 'finished'}")
             if stop.unheeded:
@@ -63,7 +63,7 @@ def _task(point: Point) -> RayTask:
 
 def _judge(point: Point, end: TaskEnd, deaths: int) -> Ended:
     log = point.folder / LOG
-    if deaths >= MOST_DEATHS:
+    if deaths >= MAX_DEATHS:
         return Ended(point, f"two processes died while they worked on it, the last one {end.death}", log)
     if end.status is None:
         return Ended(point, end.error or end.death, log)

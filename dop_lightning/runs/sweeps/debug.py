@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from dop_lightning.runs.sweeps.ended import Ended, judge
 from dop_lightning.runs.sweeps.points import Point
-from dop_lightning.runs.sweeps.record import LOG, begin, settle
+from dop_lightning.runs.sweeps.record import LOG, begin, record_digest
 
 
 def run(
@@ -36,7 +36,7 @@ def run(
             )
             continue
         if status == 0:
-            settle(point, digest)
+            record_digest(point, digest)
         ended.append(judge(point, status))
         if ended[-1].stopped:
             return ended, status

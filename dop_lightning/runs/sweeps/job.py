@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from dop_lightning.runs.sweeps.points import Point
-from dop_lightning.runs.sweeps.record import begin, open_log, settle
+from dop_lightning.runs.sweeps.record import begin, open_log, record_digest
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -49,7 +49,7 @@ class PointJob:
             )
             status = self._process.wait()
         if status == 0:
-            settle(self.point, digest)
+            record_digest(self.point, digest)
         return status
 
     def checkpoint(self) -> DelayedSubmission:

@@ -20,10 +20,10 @@ def describe(points: Sequence[Point], states: Mapping[str, str]) -> str:
     rows = [["point", *titles.values(), "status", "folder"]]
     rows += [[point.name, *point.axes.values(), states[point.name], str(point.folder)] for point in points]
     commands = [point.command for point in points if states[point.name] != "finished"]
-    return "\n".join([aligned(rows), *(["", *commands] if commands else [])])
+    return "\n".join([align_rows(rows), *(["", *commands] if commands else [])])
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
+def align_rows(rows: Sequence[Sequence[str]]) -> str:
     """Align rows of cells as columns of text.
 
     >>> print(aligned([["a", "b"], ["long", "c"]]))
@@ -35,7 +35,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def counted(states: Mapping[str, str]) -> str:
+def count_states(states: Mapping[str, str]) -> str:
     """Count the points in each state.
 
     >>> counted({"a": "finished", "b": "to do", "c": "to do"})

@@ -62,15 +62,15 @@ def begin(point: Point) -> str:
     refuse the folder, and its results must not be attributed to the new settings.
 
     Returns:
-        The digest of the requested settings, for :func:`settle`.
+        The digest of the requested settings, for :func:`record_digest`.
     """
     digest = point.digest()
     if not RunFolder(point.folder).has_run:
-        settle(point, digest)
+        record_digest(point, digest)
     return digest
 
 
-def settle(point: Point, digest: str) -> None:
+def record_digest(point: Point, digest: str) -> None:
     """Record that the folder of a point contains the run with this digest."""
     if recorded(point.folder).get("digest") == digest:
         return

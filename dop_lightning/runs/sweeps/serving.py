@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from dop_lightning.runs.sweeps.points import Point
-from dop_lightning.runs.sweeps.record import begin, open_log, settle
+from dop_lightning.runs.sweeps.record import begin, open_log, record_digest
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -71,7 +71,7 @@ def run_point(point: Point, fit: Fit) -> int:
             os.dup2(log.fileno(), stream.fileno())
     status = fit(point.arguments)
     if status == 0:
-        settle(point, digest)
+        record_digest(point, digest)
     return status
 
 

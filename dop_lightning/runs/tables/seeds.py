@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dop_lightning.runs.results import CUSTOM_FORMAT, HIGHER_IS_BETTER, custom_scores
-from dop_lightning.runs.tables.many import RunTable
+from dop_lightning.runs.tables.comparison import RunTable
 
 
 class Better(NamedTuple):
@@ -23,7 +23,7 @@ class Better(NamedTuple):
     spec: str
 
 
-BETTER = {"psnr": Better(max, ".2f"), "ssim": Better(max, ".3f"), "relative_error": Better(min, "#.3g")}
+DIRECTIONS = {"psnr": Better(max, ".2f"), "ssim": Better(max, ".3f"), "relative_error": Better(min, "#.3g")}
 """Built-in scores for which a value can be the best. Other scores, such as rank or time, only describe a result."""
 
 METHOD_ATTRIBUTES = ("alpha_scale",)
@@ -79,7 +79,7 @@ def group_over_seeds(runs: Sequence[RunTable], each: bool = False) -> list[Group
     first problems of each seed form one group, the second ones another. An axis ``seeds`` of a sweep joins its points.
 
     Args:
-        runs: runs, as returned by :func:`~dop_lightning.runs.tables.many.read_runs`.
+        runs: runs, as returned by :func:`~dop_lightning.runs.tables.comparison.read_runs`.
         each: create one group per problem instead.
 
     Returns:
@@ -137,7 +137,7 @@ def better_of(groups: Sequence[Group]) -> dict[str, Better]:
         for key, higher in result.get(HIGHER_IS_BETTER, {}).items():
             said.setdefault(key, set()).add(higher)
     custom = {key: Better(max if True in of else min, CUSTOM_FORMAT) for key, of in said.items() if len(of) == 1}
-    return {**BETTER, **{key: custom[key] for key in custom_scores(results) if key in custom}}
+    return {**DIRECTIONS, **{key: custom[key] for key in custom_scores(results) if key in custom}}
 
 
 def best_of(groups: Sequence[Group]) -> list[set[str]]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from dop_lightning.runs.results import CUSTOM_FORMAT, SCORES, custom_scores
 from dop_lightning.runs.sweeps.axes import short_names
-from dop_lightning.runs.tables.many import RUN, RunTable
-from dop_lightning.runs.tables.seeds import BETTER, STATUSES, Group, best_of, better_of, group_over_seeds
+from dop_lightning.runs.tables.comparison import RUN, RunTable
+from dop_lightning.runs.tables.seeds import DIRECTIONS, STATUSES, Group, best_of, better_of, group_over_seeds
 
 Column = tuple[str, str, str]
 
@@ -18,9 +18,9 @@ COLUMNS = (
     ("iterations", "iterations", ".0f", ""),
     ("seconds", "seconds", ".1f", ""),
     ("input_psnr", "input PSNR", ".2f", ""),
-    ("psnr", "PSNR", BETTER["psnr"].spec, ".2f"),
-    ("ssim", "SSIM", BETTER["ssim"].spec, ".3f"),
-    ("relative_error", "rel. error", BETTER["relative_error"].spec, "#.2g"),
+    ("psnr", "PSNR", DIRECTIONS["psnr"].spec, ".2f"),
+    ("ssim", "SSIM", DIRECTIONS["ssim"].spec, ".3f"),
+    ("relative_error", "rel. error", DIRECTIONS["relative_error"].spec, "#.2g"),
     ("rank", "rank", ".1f", ".1f"),
     ("corruption_density", "density", ".3f", ""),
 )
@@ -60,8 +60,8 @@ def mark_best(
     """Mark the best values in a table with one row per problem, among results for the same data and seed.
 
     Args:
-        runs: runs, as returned by :func:`~dop_lightning.runs.tables.many.read_runs`.
-        rows: rows of their problems in order, as returned by :func:`~dop_lightning.runs.tables.many.rows_of`.
+        runs: runs, as returned by :func:`~dop_lightning.runs.tables.comparison.read_runs`.
+        rows: rows of their problems in order, as returned by :func:`~dop_lightning.runs.tables.comparison.rows_of`.
         columns: ``(key, title, format)``.
         markdown: whether to set the best values in bold instead of marking them with a star.
     """

@@ -1,4 +1,4 @@
-"""Uploads, the queue, stopping and resuming, corrected maps: what a page asks for, with processes that pretend."""
+"""Requests of the page: uploads, the queue, stopping and resuming, corrected maps. Processes are simulated."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""``dop doctor``: what is broken is told in a line, whatever it is."""
+"""``dop doctor``: each problem of an installation is reported on one line."""
 
 import builtins
 import importlib
@@ -207,8 +207,8 @@ def no_space(**_: Any) -> None:
         ("GPU", (hints, "look", old_gpu), "problem", "is built for the CPU only"),
         ("cache", (tempfile, "NamedTemporaryFile", no_space), "problem", "(Read-only file system); set XDG_CACHE_HOME"),
         ("this folder", (tempfile, "NamedTemporaryFile", no_space), "problem", "pass another folder to --out"),
-        ("memory", (machine, "LEAST_MEMORY", 2**60), "problem", "small tiles"),
-        ("this folder", (machine, "LEAST_DISK", 2**60), "problem", "may not fit"),
+        ("memory", (machine, "MIN_MEMORY", 2**60), "problem", "small tiles"),
+        ("this folder", (machine, "MIN_DISK", 2**60), "problem", "may not fit"),
     ],
 )
 def test_machine(

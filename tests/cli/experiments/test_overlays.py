@@ -1,4 +1,4 @@
-"""A config that changes another one and is passed before it: one line says which, and where to put it."""
+"""Configs that change another one but precede it: the message names both and the right order."""
 
 from pathlib import Path
 

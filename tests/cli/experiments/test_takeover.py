@@ -11,11 +11,18 @@ import pytest
 from lightning_fabric.plugins.environments import LightningEnvironment
 
 from dop_lightning.cli.experiments.takeover import Takeover, _Work, take_over
-from dop_lightning.foundation.launched import TAKEN
+from dop_lightning.foundation.launched import BATCHES_VARIABLE
 from dop_lightning.lightning.strategies import ProblemParallelStrategy
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 from dop_lightning.lightning.strategies.plan import Plan
-from dop_lightning.runs.heartbeat import AtWork, Heartbeat, read_at_work, read_heartbeats, start_time, write_heartbeat
+from dop_lightning.runs.heartbeat import (
+    ActiveBatches,
+    Heartbeat,
+    read_active_batches,
+    read_heartbeats,
+    start_time,
+    write_heartbeat,
+)
 
 PLAN = Plan([["a"], ["b"], ["c", "d"], ["e"]], [[0], [1, 2, 3]])
 
@@ -45,13 +52,13 @@ def trainer(code: str) -> Any:
 @pytest.fixture(autouse=True)
 def _in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in (TAKEN, "DOP_CHILD", "TORCHELASTIC_RUN_ID", "SLURM_PROCID", "LOCAL_RANK"):
+    for name in (BATCHES_VARIABLE, "DOP_CHILD", "TORCHELASTIC_RUN_ID", "SLURM_PROCID", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
 
 
 def died_at(*batches: int) -> None:
     """Leave what a process leaves that was killed while it advanced batches."""
-    AtWork(Path(), 1).write(batches)
+    ActiveBatches(Path(), 1).write(batches)
     me = start_time(os.getpid())
     write_heartbeat(Path(), Heartbeat(1, "host", 1, me, me, batches=[1, 2, 3], at_work={"c": 7, "d": 7, "e": 9}))
 
@@ -94,7 +101,7 @@ def _finished(code: str) -> Takeover:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [(TAKEN, "1"), ("TORCHELASTIC_RUN_ID", "run"), ("DOP_CHILD", str(os.getppid()))]
+    ("name", "value"), [(BATCHES_VARIABLE, "1"), ("TORCHELASTIC_RUN_ID", "run"), ("DOP_CHILD", str(os.getppid()))]
 )
 def test_others_take_nothing_over(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes over itself, processes of torchrun, and those whose first process is alive."""
@@ -103,10 +110,10 @@ def test_others_take_nothing_over(name: str, value: str, monkeypatch: pytest.Mon
 
 
 def test_what_is_at_work_outlives_a_process(tmp_path: Path) -> None:
-    at_work = AtWork(tmp_path, 3)
-    assert read_at_work(tmp_path, 3) == []
+    at_work = ActiveBatches(tmp_path, 3)
+    assert read_active_batches(tmp_path, 3) == []
     at_work.write([11, 12])
     at_work.write([4])
-    assert read_at_work(tmp_path, 3) == [4]
+    assert read_active_batches(tmp_path, 3) == [4]
     at_work.close()
-    assert read_at_work(tmp_path, 3) == []
+    assert read_active_batches(tmp_path, 3) == []

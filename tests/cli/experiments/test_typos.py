@@ -140,7 +140,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def one_line(said, verb: str = "fit") -> str:
-    """What a refusal says."""
+    """Error message of a refused setting."""
     assert (said.status, said.out) == (2, "")
     assert said.err.startswith(f"dop {verb}: error: ")
     assert said.err.count("\n") == 1

@@ -102,15 +102,15 @@ class CallbackOfFit(RecoveryCallback):
     def on_train_batch_end(self, trainer): ...
 
 class FaultyCallback(RecoveryCallback):
-    def on_evaluation(self, trainer, module, look):
+    def on_evaluation(self, trainer, module, batch):
         self.nothing += 1
 
 class EndlessCallback(RecoveryCallback):
-    def on_evaluation(self, trainer, module, look):
+    def on_evaluation(self, trainer, module, batch):
         next(iter([]))
 
 class RefusingCallback(RecoveryCallback):
-    def on_evaluation(self, trainer, module, look):
+    def on_evaluation(self, trainer, module, batch):
         raise ValueError("this is enough")
 """
 
@@ -156,7 +156,7 @@ LINES = {
     ),
     "--model.steps RuleOfNothing": "parts.RuleOfNothing.descend must return a Tensor, got None in ",
     "--trainer.callbacks+ CallbackOfTwo": (
-        "parts.CallbackOfTwo.on_evaluation must take (self, trainer, module, look), got on_evaluation(self, trainer, "
+        "parts.CallbackOfTwo.on_evaluation must take (self, trainer, module, batch), got on_evaluation(self, trainer, "
         "module) in "
     ),
     "--trainer.callbacks+ CallbackOfFit": (

@@ -18,7 +18,7 @@ class CubicCorruption(Corruption):
         super().__init__(problems)
         self.g = nn.Parameter(torch.full_like(problems.observation, scale))
         self.h = nn.Parameter(torch.full_like(problems.observation, scale))
-        self.tie_arrays()  # self.arrays are the parameters as plain tensors
+        self.alias_parameters()  # self.arrays are the parameters as plain tensors
 
     def value(self) -> Tensor:
         return self.g**3 - self.h**3

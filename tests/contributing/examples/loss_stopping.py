@@ -1,7 +1,7 @@
 import pytorch_lightning as pl
 
 from dop_lightning import DoubleOverparameterization, RecoveryCallback
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.foundation.checks import positive
 
 
@@ -15,7 +15,7 @@ class LossStopping(RecoveryCallback):
     def __init__(self, loss: float) -> None:
         self.loss = positive("loss", loss)
 
-    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, look: Look) -> None:
-        for name, loss in zip(look.problems.names, look.evaluation.loss.tolist(), strict=True):
+    def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, batch: EvaluatedBatch) -> None:
+        for name, loss in zip(batch.problems.names, batch.evaluation.loss.tolist(), strict=True):
             if loss <= self.loss:
                 module.stop_problem(name, "stable")

@@ -24,7 +24,7 @@ class TestInexactALM(ConvexSuite):
         assert (X - truth).norm() < 1e-5 * truth.norm()
 
     def test_growth_of_the_penalty_alone_is_no_solution(self) -> None:
-        """The published rule is feasible after these iterations and far from the solution; it goes on."""
+        """The published rule is feasible after these iterations but far from the solution; the solver continues."""
         state = ConvexState(self.made(), ProblemBatch([corrupted(1, 10, 2, 0.3)]))
         while not states(state)[0]["careful"]:
             state.advance(1)

@@ -1,4 +1,4 @@
-"""Muon: what it makes of a gradient, and that the problems of a batch go on and come back as with other optimizers."""
+"""Muon: updates, and problems that leave or resume as with other optimizers."""
 
 import copy
 import pickle

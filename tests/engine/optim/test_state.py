@@ -1,4 +1,4 @@
-"""The state of an optimizer, cut by problem and put together again.
+"""The state of an optimizer, split by problem and combined again.
 
 Shapes: the parameter ``stacked`` holds K problems, ``(K, 3)``; each of ``own`` belongs to one.
 """
@@ -26,7 +26,7 @@ OPTIMIZERS: dict[str, Callable[[Sequence[nn.Parameter]], Optimizer]] = {
 
 
 class Problems:
-    """K problems, each with a row of a stacked parameter and a parameter of its own, and one optimizer of all."""
+    """K problems, each with a row of a stacked parameter and a separate parameter, and one optimizer of all."""
 
     def __init__(self, make: Callable[[Sequence[nn.Parameter]], Optimizer], seeds: Sequence[int]) -> None:
         self.stacked = nn.Parameter(torch.stack([draw(seed, (3,)) for seed in seeds]))
@@ -88,7 +88,7 @@ def test_some_problems_go_on_bit_for_bit_in_other_places(make) -> None:
 
 
 def test_one_problem_of_an_optimizer_at_work_is_replaced(make) -> None:
-    """A problem is brought back while the others go on."""
+    """Restore a problem while the others continue."""
     whole, part = Problems(make, [1, 2, 3]), Problems(make, [1, 2, 3])
     whole.run(12)
     part.run(5)
@@ -128,7 +128,7 @@ def test_state_of_one_problem_holds_nothing_of_the_others() -> None:
 
 
 def test_state_loads_with_weights_only(make, tmp_path) -> None:
-    """What a checkpoint holds must be tensors and plain numbers."""
+    """Checkpoints must hold tensors and plain numbers only."""
     problems = Problems(make, [1, 2])
     problems.run(2)
     torch.save(optimizer_state(problems.optimizer, problems.owned(0)), tmp_path / "state.pt")

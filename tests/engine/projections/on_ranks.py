@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.projections import AlternatingProjections, Recovery
-from dop_lightning.engine.projections.ranks import ALONE, Alone, Ranks
+from dop_lightning.engine.projections.ranks import SINGLE_PROCESS, Ranks, SingleProcess
 from dop_lightning.engine.projections.sweep import Observation
 from dop_lightning.foundation.launched import Place
 from dop_lightning.foundation.process_group import Meeting, joined
@@ -40,7 +40,7 @@ def matrix(kind: str) -> Tensor:
     return D
 
 
-def recovered(kind: str, ranks: Alone) -> tuple[Recovery, Tensor]:
+def recovered(kind: str, ranks: SingleProcess) -> tuple[Recovery, Tensor]:
     """Return a recovery at its end, and the rows of L."""
     D = matrix(kind)[ranks.own(N)]
     observation = Observation(D, None, torch.empty(0, dtype=torch.int64), kind == "missing")
@@ -65,13 +65,13 @@ def main() -> None:
             "own": (own.start, own.stop, columns.start, columns.stop),
             "listening": listening(),
             "scattered": ranks.scattered_sum(share.clone()),
-            "whole": ranks.whole(share[columns], 7),
+            "whole": ranks.gather_rows(share[columns], 7),
             "median": [ranks.median(vectors(count)[ranks.own(count)]) for count in (N, 40)],
             "normal": ranks.normal(torch.Generator().manual_seed(5), 5001, 32),
             "collected": ranks.collect(rows, places, lambda i, j: matrix("noisy")[own][i, j]),
             "qr": (Q, R),
             "wide": (wide[0] @ wide[1], wide[0]),
-            "same": ranks.same(torch.full((2,), float(rank)), torch.tensor([[rank + 3]])),
+            "same": ranks.broadcast(torch.full((2,), float(rank)), torch.tensor([[rank + 3]])),
             "every": ranks.every(rank, 2.5),
         }
         observation = Observation(matrix("noisy")[own], None, torch.empty(0, dtype=torch.int64))
@@ -109,7 +109,7 @@ def listening() -> list[str]:
 
 def alone(kind: str) -> tuple[Recovery, Tensor]:
     """Return the same of one process."""
-    return recovered(kind, ALONE)
+    return recovered(kind, SINGLE_PROCESS)
 
 
 if __name__ == "__main__":

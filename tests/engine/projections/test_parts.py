@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from dop_lightning.engine.projections import certify
-from dop_lightning.engine.projections.locked import lost_rows, refitted
 from dop_lightning.engine.projections.low_rank import LowRank, leading, orthonormal, stepped
-from dop_lightning.engine.projections.rank import STREAK, RankRule, edge
+from dop_lightning.engine.projections.rank import MIN_STEPS, RankRule, edge
+from dop_lightning.engine.projections.refit import lost_rows, refitted
 from dop_lightning.engine.projections.structure import next_components, prediction
-from dop_lightning.engine.projections.sweep import IN_CACHE, Observation, sweep
+from dop_lightning.engine.projections.sweep import CPU_STRIP_ENTRIES, Observation, sweep
 from tests.engine.projections.builders import corrupted, low_rank
 
 
@@ -24,7 +24,7 @@ def test_a_step_projects_onto_the_tangent_space() -> None:
     Z = L + E
     expected = Z @ V @ V.mT + U @ U.mT @ Z - U @ U.mT @ Z @ V @ V.mT
     found = stepped(start, E @ V, E.mT @ U)
-    torch.testing.assert_close(found.cut(10, 10).dense(), expected)
+    torch.testing.assert_close(found.truncate(10, 10).dense(), expected)
     eye = torch.eye(10, dtype=torch.float64)
     torch.testing.assert_close(found.left.mT @ found.left, eye)
     torch.testing.assert_close(found.right.mT @ found.right, eye)
@@ -33,7 +33,7 @@ def test_a_step_projects_onto_the_tangent_space() -> None:
 def test_vectors_stay_orthonormal_where_nothing_is_left_to_find() -> None:
     start = decomposed(low_rank(300, 200, 3), 8, 3)
     for _ in range(20):
-        start = stepped(start, torch.zeros(300, 8), torch.zeros(200, 8)).cut(3, 8)
+        start = stepped(start, torch.zeros(300, 8), torch.zeros(200, 8)).truncate(3, 8)
     torch.testing.assert_close(start.left.mT @ start.left, torch.eye(8), atol=1e-5, rtol=0)
 
 
@@ -42,16 +42,16 @@ def test_the_leading_triplets_are_those_of_the_decomposition() -> None:
     start = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = leading(lambda V: M @ V, lambda U: M.mT @ U, start)
     torch.testing.assert_close(found.values[:4], torch.linalg.svdvals(M)[:4])
-    torch.testing.assert_close(found.cut(4, 6).dense(), M)
+    torch.testing.assert_close(found.truncate(4, 6).dense(), M)
     again = orthonormal(found.left * found.values, torch.ones(6, dtype=torch.float64), found.right, 4)
     torch.testing.assert_close(again.dense(), M)
 
 
 @pytest.mark.parametrize("height", [7, 40])
 def test_a_sweep_in_strips_is_the_residual_without_outliers(height: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dop_lightning.engine.projections.sweep.IN_CACHE", height * 30)
-    monkeypatch.setattr("dop_lightning.engine.projections.sweep.LEAST_HEIGHT", 1)
-    assert IN_CACHE > 40 * 30
+    monkeypatch.setattr("dop_lightning.engine.projections.sweep.CPU_STRIP_ENTRIES", height * 30)
+    monkeypatch.setattr("dop_lightning.engine.projections.sweep.MIN_HEIGHT", 1)
+    assert CPU_STRIP_ENTRIES > 40 * 30
     L = low_rank(40, 30, 2, dtype=torch.float64)
     D = corrupted(L, 0.2)
     mask = torch.rand(40, 30, generator=torch.Generator().manual_seed(2)) > 0.2
@@ -78,7 +78,7 @@ def test_noise_has_no_component_and_a_steady_value_above_it_is_one() -> None:
     assert [rule.rank(noise, 1, limit / 3, 0.0) for _ in range(1)] == [1]
     values = torch.tensor([1000.0, 60.0, 10.0], dtype=torch.float64)
     rule = RankRule(values)
-    assert [rule.rank(values, 1, 30.0, 1.0) for _ in range(STREAK)] == [1] * (STREAK - 1) + [2]
+    assert [rule.rank(values, 1, 30.0, 1.0) for _ in range(MIN_STEPS)] == [1] * (MIN_STEPS - 1) + [2]
     rule = RankRule(values)
     falling = [torch.tensor([1000.0, 60.0 * 0.6**k, 1.0], dtype=torch.float64) for k in range(1, 6)]
     assert [rule.rank(v, 1, float(v[1]) / 2, 0.0) for v in falling] == [1] * 5, "what falls with the threshold"

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from dop_lightning.engine.at_once import run_to_end
 from dop_lightning.engine.projections import AlternatingProjections, ProjectionsMethod, ProjectionsState
+from dop_lightning.engine.runners import run_to_end
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.engine.projections.builders import problem, relative_error
 

@@ -1,4 +1,4 @@
-"""Which entries are taken for corrupted."""
+"""Detectors of corrupted entries."""
 
 import numpy as np
 import pytest

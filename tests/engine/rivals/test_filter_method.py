@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from dop_lightning.engine.at_once import run_to_end
 from dop_lightning.engine.rivals import DetectAndFill, ExtremeValues, FilterMethod, ImageFilter, NormalisedConvolution
 from dop_lightning.engine.rivals.base import Flags, Image
 from dop_lightning.engine.roster import Roster
 from dop_lightning.engine.run import Run
+from dop_lightning.engine.runners import run_to_end
 from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.model.operators import Downsampling
 from dop_lightning.problems.problem import Problem, ProblemBatch
@@ -27,7 +27,7 @@ def problem(name: str = "a", seed: int = 0, **more: Any) -> Problem:
 
 
 class Broken(ImageFilter):
-    """Returns what it is told."""
+    """Returns the image that is passed to it."""
 
     def __init__(self, result: Any) -> None:
         self.result = result
@@ -118,7 +118,7 @@ def test_a_filter_in_another_thread_stops_at_its_next_poll() -> None:
     started = threading.Event()
     problem = Problem("one", torch.zeros(1, 8, 8), data_range=1.0)
     state = FilterMethod(Waiting()).begin(ProblemBatch([problem]))
-    state.interrupt()  # nothing is at work
+    state.interrupt()  # no filter is running
     worker = threading.Thread(target=state.advance, args=(1,))
     worker.start()
     assert started.wait(60)

@@ -1,4 +1,4 @@
-"""Refinement: when s is dropped, with which weights θ goes on, and what is recovered."""
+"""Refinement: when s is dropped, the weights of the entries, and the result."""
 
 import math
 import threading
@@ -110,7 +110,7 @@ def test_before_it_is_gradient_descent_and_after_it_s_stays_dropped(corruption: 
 
 
 def test_where_the_held_out_error_has_grown_the_best_average_is_recovered() -> None:
-    """Of each problem by itself: one has become better at the last look, the other is at its best since before."""
+    """Per problem: one has improved at the last evaluation, the other had its best value earlier."""
     state = make_state(make_batch(0, 1), PLAIN)
     begin = int(state.memory["refined_from"].max())
     every = state.method.steps.grid
@@ -253,7 +253,7 @@ def test_line_art_is_known_before_the_first_iteration() -> None:
 
 
 def test_a_regression_of_the_clean_entries_guides_the_network() -> None:
-    """It has not seen the entries that are held out, nor the damage, and stands in the input of the network."""
+    """The guide uses neither held-out entries nor the damage, and is part of the input of the network."""
     problems = make_batch(0)
     state = make_state(problems, Refinement(every=10))
     assert bool((state.memory["guide"] == 0).all())
@@ -444,7 +444,7 @@ def test_a_problem_is_stable_when_the_held_out_error_has_not_fallen_for_the_pati
     assert state.finished() == {}
     state.memory["best"][1] = state.problems.observation[1]  # no other predicts the held-out entries as well
     state.advance(38)
-    assert state.finished() == {}  # blocks may end anywhere: it is told on the grid
+    assert state.finished() == {}  # blocks may end anywhere: problems end on the grid
     state.advance(11)
     assert 1 in state.finished()
     assert state.finished()[1] == "stable"
@@ -506,7 +506,7 @@ def test_methods_that_it_is_not_for_are_refused() -> None:
 
 
 def test_the_input_is_perturbed_less_as_long_as_that_helps_the_entries_held_out() -> None:
-    """From one estimate of w to the next; a problem that goes on elsewhere takes its factor with it."""
+    """Factors between two estimates of w; a problem that is resumed elsewhere keeps its factor."""
     state = make_state(make_batch(0, 1))
     begin = int(state.memory["refined_from"].max())
     state.advance(begin)
@@ -611,7 +611,7 @@ def test_the_first_look_at_a_tile_can_be_interrupted(when: int, monkeypatch: pyt
     start, poll, polls = state.problem_state(0), BatchState.poll, []
 
     def polled(state: BatchState) -> None:
-        if len(polls) == when:  # by the handler of signals, while the tile is at work in another thread
+        if len(polls) == when:  # by the signal handler, while another thread processes the tile
             handler = threading.Thread(target=state.interrupt)
             handler.start()
             handler.join()

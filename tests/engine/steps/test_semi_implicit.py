@@ -82,7 +82,7 @@ def test_strips_of_rows_make_no_difference(rows: int, monkeypatch: pytest.Monkey
     problems = make_batch(0, n=rows)
     whole, strips = make_state(problems, SemiImplicit(), rank=4), make_state(problems, SemiImplicit(), rank=4)
     whole.advance(10)
-    monkeypatch.setattr("dop_lightning.engine.steps.semi_implicit.IN_CACHE", 1)
+    monkeypatch.setattr("dop_lightning.engine.steps.semi_implicit.STRIP_ENTRIES", 1)
     strips.advance(10)
     torch.testing.assert_close(strips.signal(0), whole.signal(0), rtol=1e-9, atol=1e-20)
 
@@ -257,7 +257,7 @@ def test_the_compiled_step_is_that_of_plain_torch(
     ends = []
     for least in (0, 10**9):
         monkeypatch.setattr(semi_implicit, "COMPILED", least)
-        monkeypatch.setattr(semi_implicit, "IN_CACHE", 64 * shape[1])
+        monkeypatch.setattr(semi_implicit, "STRIP_ENTRIES", 64 * shape[1])
         method = Method(
             partial(Factor, growing=True, scale=1e-5), partial(HadamardCorruption, scale=1e-5), steps=SemiImplicit()
         )

@@ -1,4 +1,4 @@
-"""Compiling: kept in the cache, made anew where something changed, and a clear reason where it fails."""
+"""Compilation: caching, rebuilding after changes, and errors."""
 
 import contextlib
 import ctypes

@@ -1,4 +1,4 @@
-"""FITS files: what is read of them, and what comes back."""
+"""Reading and writing FITS files."""
 
 import gzip
 import re

@@ -1,4 +1,4 @@
-"""Every kind of image file × depth × mode: what is read and written again is the same file but for its bytes."""
+"""Every format, depth and mode of image files: a file that is read and written is equal up to its encoding."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def there_and_back(path: Path, value_range: Any = None) -> Path:
 
 
 def assert_same(one: Raster, other: Raster) -> None:
-    """Of what was there, all; what was missing in floating point is filled."""
+    """Observed values are kept; missing values of floating-point images are filled."""
     assert (one.mode, one.bits, one.orientation) == (other.mode, other.bits, other.orientation)
     assert (one.key, one.nodata, one.samples.dtype) == (other.key, other.nodata, other.samples.dtype)
     assert one.samples.shape == other.samples.shape
@@ -248,7 +248,7 @@ class TestMissing:
             assert values[1, 2, 3] == 0
             write_image(tmp_path / f"out{format.suffix}", values + (~mask), format)
             again = read_raster(tmp_path / f"out{format.suffix}").samples
-            assert again[2, 3, 1] == 300  # what was recovered stands in its place
+            assert again[2, 3, 1] == 300  # replaced by the recovered value
             assert np.allclose(again[mask.permute(1, 2, 0).numpy()], array[~np.isnan(array)], atol=1e-4)
 
     @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What cannot be taken as an image: one error that names the file and says what to do; warnings are errors here."""
+"""Unsupported images: one error that names the file and a fix; warnings are errors here."""
 
 import io
 import re
@@ -19,7 +19,7 @@ from tests.images.formats.builders import GREY, KINDS, PALETTE, RGB, bmp, build,
 
 NAN, INF = float("nan"), float("inf")
 SECONDS = 30.0
-"""No file of a few hundred bytes may take longer; in most cases it is a thousandth of that."""
+"""No file of a few hundred bytes may take longer; most take a thousandth of that."""
 
 
 def refused(path: Path, message: str, by_header: bool = True) -> None:

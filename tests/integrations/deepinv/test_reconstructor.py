@@ -90,7 +90,7 @@ def test_missing_entries_are_those_that_the_physics_does_not_measure() -> None:
 
 @pytest.mark.parametrize("kind", ["mask", "kernel"])
 def test_parameters_per_image_are_those_of_the_image(kind: str) -> None:
-    """Masks or kernels B×… of a batch: each image is recovered with its own, as by itself."""
+    """Masks or kernels B×… of a batch: each image is recovered with its own one, as if it were alone."""
     x = pictures(3)
     if kind == "mask":
         masks = mask(3).expand(3, 3, SIDE, SIDE)
@@ -254,7 +254,7 @@ def test_a_trainer_tests_it_and_measures_online(tmp_path: Any) -> None:
 
 
 def test_our_measurements_are_recovered_as_theirs() -> None:
-    """A of ours wrapped as theirs, given to the reconstructor, which wraps it again."""
+    """An operator of this package as a physics of deepinv, which the reconstructor wraps again."""
     physics = SensingPhysics(GaussianBlur(1.0), (3, SIDE, SIDE))
     y = salted(physics.A(pictures(2)))
     assert torch.equal(RobustReconstructor(**SMALL)(y, physics)[1:], RobustReconstructor(**SMALL)(y[1:], physics))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dop_lightning import recover_image
-from dop_lightning.images.following import Follower, followed_by
+from dop_lightning.images.listener import ProgressListener, use_listener
 from dop_lightning.integrations.napari.layers import layers_of, restored
 from dop_lightning.integrations.napari.samples import photograph, stack
 from dop_lightning.integrations.napari.worker import Finished, Job, Progress, work
@@ -74,7 +74,7 @@ def test_samples_are_corrupted_photographs() -> None:
 
 
 def ended(generator: Iterator[Progress]) -> tuple[list[Progress], Finished]:
-    """What a worker yields, and how it ends."""
+    """The yields of a worker, and its end."""
     seen = []
     while True:
         try:
@@ -130,8 +130,8 @@ def test_a_worker_that_is_left_stops() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("recovery")]
 
 
-def test_a_follower_follows_one_thread_and_one_block() -> None:
-    class Counts(Follower):
+def test_a_listener_is_limited_to_one_thread_and_one_block() -> None:
+    class Counts(ProgressListener):
         total = done = 0
 
         def begin(self, total: int) -> None:
@@ -141,7 +141,7 @@ def test_a_follower_follows_one_thread_and_one_block() -> None:
             self.done += done
 
     counts, images = Counts(), [layer((16, 18)), layer((12, 12))]
-    with followed_by(counts):
+    with use_listener(counts):
         recover_image(images, progress=False, **OPTIONS)
         other = threading.Thread(target=recover_image, args=(images[0],), kwargs={"progress": False, **OPTIONS})
         other.start()

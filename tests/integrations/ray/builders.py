@@ -1,4 +1,4 @@
-"""Runs with a local Ray cluster, in processes of their own."""
+"""Runs with a local Ray cluster, in separate processes."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def write_config(folder: Path, **data: object) -> None:
 
 
 def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
-    """Start ``dop``, with one thread a process."""
+    """Start ``dop``, with one thread per process."""
     return subprocess.Popen(
         [sys.executable, "-m", "dop_lightning", *arguments],
         cwd=folder,

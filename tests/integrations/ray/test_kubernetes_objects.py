@@ -41,7 +41,7 @@ def check(value: Any, kind: str, path: str) -> None:
             raise ValueError(f"{path} has no {sorted(unknown)}")
         for name, each in value.items():
             check(each, model.openapi_types[names[name]], f"{path}.{name}")
-        model(**{names[name]: each for name, each in value.items()})  # raises for what is missing
+        model(**{names[name]: each for name, each in value.items()})  # raises an error for missing fields
 
 
 @pytest.mark.parametrize("name", ["dop-sweep", "dop-fit"])

@@ -1,4 +1,4 @@
-"""Checkpoint folders: a file a batch with the one before it, read safely, refused by name where damaged."""
+"""Checkpoint folders: one file per batch and its predecessor, loaded safely; damaged files are named."""
 
 import random
 import re
@@ -129,7 +129,7 @@ def test_a_crash_between_any_two_renames_leaves_whole_batches(
             save(2, path)
     assert last_checkpoint(tmp_path) == path
     found = values(path)
-    assert found["a"] == found["b"]  # they go on together
+    assert found["a"] == found["b"]  # they are in one batch
     assert set(found.values()) <= {1, 2}
     save(3, path)
     assert set(values(path).values()) == {3}

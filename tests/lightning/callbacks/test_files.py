@@ -215,7 +215,7 @@ def test_nothing_is_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_result_comes_last(fit, matrix_method, matrices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it is, the others are: a reader may rely on it."""
+    """If it exists, so do the others: readers may rely on it."""
 
     def fail(*args: Any, **kwargs: Any) -> None:
         raise OSError("no space left on device")

@@ -14,7 +14,7 @@ from dop_lightning.runs.heartbeat import Heartbeat, read_heartbeats, write_heart
 
 
 class Watch(pl.Callback):
-    """Keeps the sign that lies in the folder after each block, and then does something."""
+    """Keep the heartbeat in the folder after each block, then call a function."""
 
     def __init__(self, then: Callable[[int], object] = lambda _: None) -> None:
         self.signs: list[Heartbeat] = []
@@ -31,7 +31,7 @@ NAMES = [f"n12-r1-gross-outliers-0.1-seed{seed}" for seed in range(3)]
 def test_a_sign_says_how_far_the_problems_are(
     fit, matrix_method, matrices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SHARE", 0)
+    monkeypatch.setattr(module, "_TIME_DIVISOR", 0)
     watch = Watch()
     fit(tmp_path, matrix_method(), matrices(batch_size=2), 300, ProcessHeartbeat(1e-9), watch, max_time="00:01:00:00")
     assert [sign.at_work for sign in watch.signs] == [dict.fromkeys(NAMES, done) for done in (100, 200)] + [{}]
@@ -108,7 +108,7 @@ def test_who_has_not_begun_leaves_no_sign(fit, matrix_method, matrices, tmp_path
 
     class Refuses(pl.Callback):
         def on_fit_start(self, *args: Any) -> None:
-            raise ValueError("another process is at work")
+            raise ValueError("another process is active")
 
     theirs = Heartbeat(0, "elsewhere", 1, 0.0, 0.0)
     write_heartbeat(tmp_path, theirs)

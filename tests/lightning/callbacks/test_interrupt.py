@@ -105,7 +105,7 @@ class Interrupted(ImageFilter):
 
 
 def test_a_filter_is_interrupted_within_an_image(fit, images, tmp_path: Path, capsys) -> None:
-    """The first tile is done, the second starts anew, and the others have not begun."""
+    """The first tile is done, the second starts again, and the others have not begun."""
     data = images(noise=None, resize=40, tile=24)
     run = fit(tmp_path, DoubleOverparameterization(filter=Interrupted()), data, 1, PreviewFile(1e-9))
     assert run.module.stopped_by == "SIGINT"

@@ -38,7 +38,7 @@ def test_a_resumed_run_cuts_off_what_came_after_the_checkpoint(fit, matrix_metho
     until_400 = run.metrics
     name = next(iter(run.table))
     with (tmp_path / "checkpoints" / "curves" / "batch-0000.csv").open("a", encoding="utf-8") as file:
-        file.write(f"{name},600,loss,1.5\nsomebody,200,loss,1.5\n{name},800,lo")  # a crash on the way
+        file.write(f"{name},600,loss,1.5\nsomebody,200,loss,1.5\n{name},800,lo")  # a crash during the write
     resumed = fit(tmp_path, matrix_method(), matrices(), 800, resume=True)
     assert resumed.metrics[: len(until_400)] == until_400
     assert {row[1] for row in resumed.metrics[len(until_400) :]} == {600, 800}

@@ -89,5 +89,5 @@ def test_nothing_is_called_slow_at_once() -> None:
     state = batch()
     pace = Pace(1000, [state], 1e-9, 0.0)
     advance(pace, state, 10, 0.5)
-    advance(pace, state, 10, module.LEAST)
+    advance(pace, state, 10, module.MIN_MEASURED_SECONDS)
     assert not pace.is_slow

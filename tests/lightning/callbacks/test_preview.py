@@ -1,4 +1,4 @@
-"""What lies in the folder of an image while it is recovered."""
+"""The preview in the folder of an image during the run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from dop_lightning.lightning.callbacks import preview as module
 
 
 class Watch(RecoveryCallback):
-    """Keeps the preview that lies in the folder after each block of a batch."""
+    """Keep the preview in the folder after each block of a batch."""
 
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []
@@ -32,8 +32,8 @@ class Watch(RecoveryCallback):
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> Callable[[], PreviewFile]:
     """Makes previews that need not care for the time that they take."""
-    monkeypatch.setattr(module, "SHARE", 1e9)
-    monkeypatch.setattr(module, "SHARE_FOR_LOOKING", 1e9)
+    monkeypatch.setattr(module, "MAX_TIME_FRACTION", 1e9)
+    monkeypatch.setattr(module, "MAX_EVALUATION_FRACTION", 1e9)
     return lambda: PreviewFile(1e-9)
 
 

@@ -113,7 +113,7 @@ def test_the_time_is_estimated_by_the_largest_problem(
         timed.append(state.problems.signal_shape)
         return 0.5
 
-    monkeypatch.setattr("dop_lightning.lightning.callbacks.estimate.seconds_an_iteration", half_a_second)
+    monkeypatch.setattr("dop_lightning.lightning.callbacks.estimate.seconds_per_iteration", half_a_second)
     for name, height in (("a", 16), ("b", 8), ("c", 8)):
         Image.fromarray(np.zeros((height, 16), np.uint8)).save(tmp_path / f"{name}.png")
     data = images(images=str(tmp_path), noise=None, resize=None)
@@ -145,5 +145,5 @@ def test_a_signal_during_the_estimate_is_heard(
 
 
 def with_estimate() -> list[pl.Callback]:
-    """The callbacks of every run, of which the progress says how long it takes."""
+    """The callbacks of every run; the progress callback prints the time."""
     return [IterationProgress(estimate=True) if isinstance(c, IterationProgress) else c for c in standard_callbacks()]

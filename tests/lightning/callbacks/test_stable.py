@@ -113,8 +113,8 @@ def test_an_evaluation_out_of_turn_does_not_count() -> None:
     module: Any = SimpleNamespace(evaluate_every=EVERY, stop_problem=pytest.fail)
     evaluation = Evaluation(437, torch.ones(1, 2, 2), torch.ones(1, 2, 2), torch.zeros(1))
     for _ in range(5):
-        look = look_at(ProblemBatch([Problem("a", torch.zeros(2, 2))]), evaluation)
-        callback.on_evaluation(None, module, look)  # type: ignore[arg-type]
+        batch = look_at(ProblemBatch([Problem("a", torch.zeros(2, 2))]), evaluation)
+        callback.on_evaluation(None, module, batch)  # type: ignore[arg-type]
     assert callback.problem_state("a") == {}
 
 

@@ -199,7 +199,7 @@ def test_a_run_that_ends_before_is_not_touched(fit, network, two, tmp_path: Path
 
 
 def test_a_matrix_goes_back_too(fit, matrix_method, matrices, tmp_path: Path) -> None:
-    """A batch in which one problem stops at once, since it stands still, while the others go on."""
+    """A batch in which one problem is constant and stops at once, while the others continue."""
     method = partial(matrix_method, tau=[2e-3, 1e-9, 2e-3], evaluate_every=50)
     run = fit(tmp_path, method(), matrices(), 600, early_stop=VarianceStopping("windowed", window=100, patience=150))
     slow = list(run.table)[1]

@@ -77,6 +77,6 @@ def test_shapes_do_not_mix() -> None:
     assert sizes(problems, 2**40) == [3, 2]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of a CPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for a CPU only")
 def test_networks_have_a_batch_each_on_a_cpu() -> None:
     assert sizes([image(k) for k in range(3)], 2**40) == [1, 1, 1]

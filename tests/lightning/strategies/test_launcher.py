@@ -1,4 +1,4 @@
-"""Processes that are started, waited for and told of signals. They are bare Pythons here."""
+"""Processes that are started and waited for, and that receive signals. They are plain Python processes here."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""``problem_parallel`` by the command: what is refused, where runs lie, and who may work on them."""
+"""``problem_parallel`` from the command line: refused settings, run folders, and locks."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from torch.utils import tensorboard
 
 from dop_lightning.cli.experiments import lightning_cli as lightning
 from dop_lightning.cli.experiments import runner
-from dop_lightning.foundation.launched import RUN_FOLDER, TAKEN
+from dop_lightning.foundation.launched import BATCHES_VARIABLE, RUN_FOLDER
 from dop_lightning.lightning.strategies import ProblemParallelStrategy
 from dop_lightning.runs.results import read_results
 from tests.runs.test_locks import other
@@ -115,12 +115,12 @@ def test_a_process_without_work_is_no_hindrance(dop) -> None:
 def test_a_process_that_takes_work_over_does_these_batches_alone(dop, monkeypatch: pytest.MonkeyPatch) -> None:
     run = [*FIT, "--data.batch_size", "1", "--trainer.default_root_dir", "out"]
     assert dop(*run).status == 0
-    for name, value in {"LOCAL_RANK": "1", "DOP_CHILD": str(os.getppid()), TAKEN: "1,3"}.items():
+    for name, value in {"LOCAL_RANK": "1", "DOP_CHILD": str(os.getppid()), BATCHES_VARIABLE: "1,3"}.items():
         monkeypatch.setenv(name, value)
     said = dop(*run, "--trainer.devices", "2", "--trainer.max_steps", "40")
     assert said.status == 0, said.err
     assert [result["iterations"] for result in read_results(Path("out"))] == [20, 40, 20, 40]
-    monkeypatch.setenv(TAKEN, "4")
+    monkeypatch.setenv(BATCHES_VARIABLE, "4")
     said = dop(*run, "--trainer.devices", "2")
     assert (said.status, said.err.count("\n")) == (2, 1)
     assert "DOP_TAKEN must contain batch numbers of the run, below 4, got [4]" in said.err

@@ -1,4 +1,4 @@
-"""The first process decides, the others are told, by files in the folder of the run."""
+"""Decisions of the first process, passed to the others in files of the run folder."""
 
 import os
 import socket
@@ -130,7 +130,7 @@ def test_a_folder_without_room_is_named_and_tried_again(
 
 
 def test_a_first_process_that_does_not_decide_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous, "PATIENCE", 0.1)
+    monkeypatch.setattr(rendezvous, "FIRST_PROCESS_TIMEOUT", 0.1)
     with pytest.raises(ValueError, match=r"rank 1: the first process has not sent the plan within 0 s in .*rendezvous"):
         meet(1, 2, tmp_path).share("plan", lambda: None)
     assert not list((tmp_path / FOLDER).iterdir())

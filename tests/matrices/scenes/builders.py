@@ -1,4 +1,4 @@
-"""A small made scene for tests: a lamp that goes on and off, and a bright block that moves."""
+"""A small synthetic scene: a lamp that is switched on and off, and a bright block that moves."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -83,6 +83,6 @@ def test_progress_is_printed_where_there_is_no_terminal(
     frames = scene()[0]
     read = find_frames(write_folder(tmp_path / "room", frames))
     monkeypatch.setattr("dop_lightning.matrices.scenes.layers.AT_ONCE", 20 * 20 * 32 * 3)
-    monkeypatch.setattr("dop_lightning.matrices.scenes.layers.EVERY", 0.0)
+    monkeypatch.setattr("dop_lightning.matrices.scenes.layers.PROGRESS_INTERVAL", 0.0)
     write_layers(tmp_path / "out", read, layers(read, background(frames)), pictures=False)
     assert capsys.readouterr().err.splitlines() == [f"Writing out: {count}/60 frames" for count in (19, 39, 59, 60)]

@@ -13,8 +13,8 @@ import torch
 from dop_lightning.cli.main import main
 from dop_lightning.engine.projections import AlternatingProjections, Recovery
 from dop_lightning.matrices.arrays import read_matrix
+from dop_lightning.matrices.distributed import PROGRESS
 from dop_lightning.matrices.mapped import separate_mapped
-from dop_lightning.matrices.ranked import PROGRESS
 from dop_lightning.matrices.storage.formats import open_matrix, write_matrix
 from dop_lightning.matrices.storage.places import HDF5_SUFFIXES, Place, locate
 from tests.engine.projections.builders import corrupted, low_rank, problem

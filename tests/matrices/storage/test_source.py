@@ -1,4 +1,4 @@
-"""Matrices that are read in strips, in place of tensors."""
+"""Matrices that are read in strips instead of as tensors."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Objects of other libraries as operators: a small one of our own, and those of deepinv where it is installed."""
+"""Operators from objects of other libraries: a small one of these tests, and those of deepinv if it is installed."""
 
 import sys
 from typing import Any, ClassVar
@@ -53,7 +53,7 @@ class Complex(Rows):
 
 
 class Saturation:
-    """What is not linear has no adjoint."""
+    """Nonlinear operators have no adjoint."""
 
     def A(self, x: Tensor) -> Tensor:
         return x.clamp(0, 1)

@@ -151,7 +151,7 @@ def test_symmetric_start_at_the_identity_is_equation_11() -> None:
     assert torch.equal(thin.U, whole.U[:1, :, :2])
     with torch.no_grad():
         whole.descend_(draw(3, (2, 5, 5)), 0.1)
-    assert not torch.equal(whole.U[0], whole.U[1]), "each problem has memory of its own"
+    assert not torch.equal(whole.U[0], whole.U[1]), "each problem has separate memory"
 
 
 def test_symmetric_start_is_checked() -> None:

@@ -1,4 +1,4 @@
-"""Networks of one's own: what every signal keeps, where random numbers come from, and what is refused."""
+"""Custom networks: properties of all signals, the source of random numbers, and errors."""
 
 from collections.abc import Callable
 from functools import partial

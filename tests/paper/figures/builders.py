@@ -98,7 +98,7 @@ TINY: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def write_tiny(name: str, folder: Path) -> Path:
-    """Copy the configs of a figure to ``folder`` and make those of scale small tiny; where they are."""
+    """Copy the configs of a figure to ``folder`` with a tiny size for scale ``small``, and return their folder."""
     own = folder / "paper" / name
     shutil.copytree(configs.figure_folder(name), own)
     for run, overlay in TINY[name].items():

@@ -41,7 +41,7 @@ def test_limit_solves_the_equations(gamma: float, alpha: float) -> None:
 
 
 def test_residual_is_the_gradient_of_the_potential() -> None:
-    """Φ of the docstring, with scales of their own; its minimum is what is returned."""
+    """Φ of the docstring, with other scales; the function returns its minimum."""
     c, alpha, gamma, own = case(n=4, m=6), 1.7, 0.3, 0.05
     xi = (0.3 * draw(0, (6,))).requires_grad_()
 

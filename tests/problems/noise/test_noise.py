@@ -42,7 +42,7 @@ def hits(result: Corrupted) -> Tensor:
 
 
 def assert_binomial(hit: Tensor, chance: float) -> None:
-    """The share of true entries lies within five standard deviations of ``chance``."""
+    """The fraction of true entries is within five standard deviations of ``chance``."""
     assert abs(hit.double().mean().item() - chance) <= 5 * math.sqrt(chance * (1 - chance) / hit.numel())
 
 
@@ -101,7 +101,7 @@ class NoiseSuite:
 
     def test_entries_hit_at_a_small_ratio_are_hit_at_a_larger_one(self) -> None:
         if self.paired_over is None:
-            pytest.skip("has no ratio of its own")
+            pytest.skip("has no ratio")
         clean = image(*self.shape)
         small, large = (corrupted(self.kind(**{**self.init_args, self.paired_over: r}), clean) for r in (0.1, 0.3))
         if small.mask is None or large.mask is None:

@@ -162,7 +162,7 @@ def test_the_slider_is_for_everybody(run: Path) -> None:
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in page.all("svg"))
 
 
-# ----------------------------------------------------------------------------------------------------- what is missing
+# ---------------------------------------------------------------------------------------------------------- missing
 
 
 def test_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_those_with_pictures_are_shown(tmp_path: Path) -> None:
 
 
 def test_rows_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dop_lightning.runs.report.page.MOST_ROWS", 3)
+    monkeypatch.setattr("dop_lightning.runs.report.page.MAX_ROWS", 3)
     page = page_of(write_run(tmp_path / "run", {f"n{k}": {} for k in range(5)}), most=1)
     assert len(page.all("th", scope="row")) == 3
     assert any("2 more, in results.csv" in text for text in page.text("p"))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dop_lightning.runs.histograms import corruption_histogram
 from dop_lightning.runs.report.axes import Axis, fitted, linear_ticks, log_ticks
-from dop_lightning.runs.report.chart import BOTTOM, MOST_POINTS, TOP, thinned
+from dop_lightning.runs.report.chart import BOTTOM, MAX_POINTS, TOP, thinned
 from dop_lightning.runs.report.embed import Embedded, embed
 from dop_lightning.runs.report.histogram import histogram_chart
 
@@ -49,7 +49,7 @@ def test_a_long_line_keeps_its_ends_and_its_extremes() -> None:
     values[[123, 40_000]] = -7, 9
     points = list(enumerate(values.tolist()))
     kept = thinned(points)
-    assert len(kept) <= MOST_POINTS
+    assert len(kept) <= MAX_POINTS
     assert (kept[0], kept[-1]) == (points[0], points[-1])
     assert (123, -7.0) in kept
     assert (40_000, 9.0) in kept

@@ -1,4 +1,4 @@
-"""The page of ``dop report`` in headless Chromium, where there is one."""
+"""The page of ``dop report`` in headless Chromium, if installed."""
 
 import importlib.util
 import os

@@ -17,7 +17,7 @@ from tests.runs.sweeps.builders import write_configs
 
 
 class Played:
-    """Tasks that end as they are told.
+    """Tasks with predefined ends.
 
     Args:
         ends: of each task, by its name: an exit status, or how it dies.

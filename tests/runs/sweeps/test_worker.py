@@ -1,4 +1,4 @@
-"""Points in the forks of one worker: nothing of one reaches the next, and each is what ``dop fit`` gives alone."""
+"""Points in forks of one worker: they do not affect each other, and equal those of ``dop fit``."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dop_lightning.foundation.waiting import SPINS
+from dop_lightning.foundation.waiting import SPIN_COUNT
 from dop_lightning.runs.sweeps import worker
 from dop_lightning.runs.sweeps.local import run
 from dop_lightning.runs.sweeps.points import Point
@@ -59,7 +59,7 @@ data:
   init_args: {images: camera, resize: 16, noise: {class_path: SaltAndPepper, init_args: {ratio: 0.3}}}
 trainer: {max_steps: 10}
 """
-"""Over the base config: a network in place of a factor."""
+"""Over the base config: a network instead of a factor."""
 
 
 @pytest.fixture
@@ -199,5 +199,5 @@ def test_threads_of_a_worker_wait_as_those_of_dop(
 
     monkeypatch.setattr(worker.subprocess, "Popen", Process)
     worker.Worker({"OMP_NUM_THREADS": "2"}, tmp_path / "log.txt").close()
-    assert started[0]["GOMP_SPINCOUNT"] == (chosen or SPINS)
+    assert started[0]["GOMP_SPINCOUNT"] == (chosen or SPIN_COUNT)
     assert started[0]["OMP_NUM_THREADS"] == "2"

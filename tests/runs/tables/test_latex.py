@@ -1,4 +1,4 @@
-"""Tables as LaTeX: what is escaped, and that rows and columns are what LaTeX will read."""
+"""LaTeX tables: escaped text, rows and columns."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Rows over seeds: what goes together, what is compared, and what is told of what is missing."""
+"""Statistics over seeds: groups, comparisons, and missing values."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dop_lightning.runs.results import render_markdown, render_table
-from dop_lightning.runs.tables.many import RunTable, rows_of, short_columns
+from dop_lightning.runs.tables.comparison import RunTable, rows_of, short_columns
 from dop_lightning.runs.tables.seeds import best_of, group_over_seeds
 from dop_lightning.runs.tables.summary import csv_over_seeds, mark_best, table_over_seeds
 
@@ -22,7 +22,7 @@ def run(
     axes: dict[str, str] | None = None,
     listed: tuple[str, ...] = (),
 ) -> RunTable:
-    """A run: of each problem its attributes, its seed, and what its result says; ``None`` where it has none."""
+    """Create a run: attributes, seed and result of each problem; ``None`` if it has no result."""
     entries, results = [], []
     for k, (attributes, seed, scores) in enumerate(problems):
         entry = {"name": f"problem-{k}", "attributes": attributes, "seed": seed, "shape": [1, 8, 8]}

@@ -14,7 +14,7 @@ from dop_lightning.engine.steps.clean_entries.sorting import ascending
 SIDE = 3
 """Side length of the window, in pixels."""
 
-ENOUGH = 100_000
+MAX_SAMPLES = 100_000
 """Approximate size of the subsample from which the class boundaries are computed."""
 
 
@@ -50,6 +50,6 @@ def classes(values: Tensor, ranks: Sequence[float]) -> Tensor:
     [0, 1, 0, 1]
     """
     flat = values.flatten()
-    ordered = ascending(flat[:: max(1, flat.numel() // ENOUGH)])  # quantile() supports at most 2^24 entries
+    ordered = ascending(flat[:: max(1, flat.numel() // MAX_SAMPLES)])  # quantile() supports at most 2^24 entries
     edges = ordered[[int(rank * ordered.numel()) for rank in ranks]]
     return torch.bucketize(values, edges, right=True)

@@ -9,16 +9,16 @@ from dop_lightning.engine.steps.clean_entries.level_noise import SIDE, level_noi
 from dop_lightning.engine.steps.clean_entries.medians import opposite_median, window_median
 from dop_lightning.engine.steps.clean_entries.sharp import sharp_outliers
 
-BEYOND = 4.0
+NOISE_THRESHOLD = 4.0
 """Threshold in standard deviations of the noise. Normal noise exceeds it with probability 6·10⁻⁵."""
 
-MOST_BEYOND = 0.015
-"""Maximum fraction of entries beyond :data:`BEYOND` in a noise-limited frame, whose sources are few or smooth."""
+MAX_EXCEEDING_FRACTION = 0.015
+"""Maximum fraction of entries beyond :data:`NOISE_THRESHOLD` in a noise-limited frame: sources are few or smooth."""
 
-LEAST_ENTRIES = 500
+MIN_ENTRIES = 500
 """Minimum number of observed entries; with fewer, a frame is not considered noise-limited."""
 
-MOST_OUTLIERS = 0.1
+MAX_OUTLIERS = 0.1
 """Maximum fraction of outliers in a noise-limited frame."""
 
 
@@ -45,17 +45,17 @@ def background_noise(y: Tensor, known: Tensor, step: float = 0.0) -> float | Non
     >>> background_noise(edges, torch.ones_like(sky, dtype=torch.bool)) is None
     True
     """
-    if int(known.sum()) < LEAST_ENTRIES:
+    if int(known.sum()) < MIN_ENTRIES:
         return None
     middle = window_median(y, known, SIDE)
     noise = level_noise(y, middle, known)
     least = max(_darkest(noise, known), step)
-    if least <= 0 or _beyond(y, known, noise.clamp_min(least)) > MOST_BEYOND + MOST_OUTLIERS:
+    if least <= 0 or _beyond(y, known, noise.clamp_min(least)) > MAX_EXCEEDING_FRACTION + MAX_OUTLIERS:
         return None
     left = known & ~sharp_outliers(y, known, least)
     noise = level_noise(y, window_median(y, left, SIDE), left)
     least = max(_darkest(noise, left), step)
-    return least if _beyond(y, left, noise.clamp_min(least)) <= MOST_BEYOND else None
+    return least if _beyond(y, left, noise.clamp_min(least)) <= MAX_EXCEEDING_FRACTION else None
 
 
 def _darkest(noise: Tensor, known: Tensor) -> float:
@@ -68,5 +68,5 @@ def _darkest(noise: Tensor, known: Tensor) -> float:
 
 
 def _beyond(y: Tensor, known: Tensor, noise: Tensor) -> float:
-    """Return the fraction of entries beyond :data:`BEYOND`, relative to the median of their opposite neighbours."""
-    return float(((y - opposite_median(y, known)).abs() > BEYOND * noise)[known].to(y.dtype).mean())
+    """Return the fraction of entries beyond :data:`NOISE_THRESHOLD` from the median of their opposite neighbours."""
+    return float(((y - opposite_median(y, known)).abs() > NOISE_THRESHOLD * noise)[known].to(y.dtype).mean())

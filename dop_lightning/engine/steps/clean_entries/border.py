@@ -4,7 +4,7 @@ Scanners and converters leave such lines at the border of an image. They are par
 noise, however, the entries that still have the value v look like impulses to any method that compares them with their
 neighbours. A line of n entries is flat if
 
-- more than :data:`MOST` of its entries have the value v, significantly more than in the adjacent line;
+- more than :data:`MIN_FLAT_FRACTION` of its entries have the value v, significantly more than in the adjacent line;
 - the other entries are far from v; and
 - the positions of the other entries are random. If n₁ entries have the value v and n₂ do not, independent entries form
   ``μ = 1 + 2n₁n₂/n`` runs on average, with variance ``(μ − 1)(μ − 2)/(n − 1)`` [Wald & Wolfowitz, 1940].
@@ -23,17 +23,17 @@ from dop_lightning.problems.problem import Problem, scale
 SHORTEST = 48
 """Minimum number of observed entries; shorter lines are not tested."""
 
-MOST = 0.5
+MIN_FLAT_FRACTION = 0.5
 """Minimum fraction of entries with the value v in a flat line."""
 
-MORE = 0.15
+MIN_FRACTION_DIFFERENCE = 0.15
 """Minimum difference of this fraction between the line and the adjacent line."""
 
-FAR = 0.25
+MIN_OUTLIER_DISTANCE = 0.25
 """Minimum distance of an outlier from v, in scales of the observation."""
 
-NEAR = 0.02
-"""Maximum fraction of entries that differ from v by less than :data:`FAR`."""
+MAX_NEAR_FRACTION = 0.02
+"""Maximum fraction of entries that differ from v by less than :data:`MIN_OUTLIER_DISTANCE`."""
 
 DEVIATIONS = 3.0
 """Significance level in standard deviations: minimum for the difference in the fraction of v between the two lines,
@@ -112,9 +112,13 @@ def _flat_value(line: Tensor, beside: Tensor, scale: float) -> float | None:
     count = int(equal.sum())
     other = float((beside == value).to(line.dtype).mean())
     chance = math.sqrt((count / n * (1 - count / n) + other * (1 - other)) / n)
-    if count <= MOST * n or count == n or count / n - other < max(MORE, DEVIATIONS * chance):
+    if (
+        count <= MIN_FLAT_FRACTION * n
+        or count == n
+        or count / n - other < max(MIN_FRACTION_DIFFERENCE, DEVIATIONS * chance)
+    ):
         return None
-    if float(((line - value).abs() < FAR * scale).sum()) - count > NEAR * n:
+    if float(((line - value).abs() < MIN_OUTLIER_DISTANCE * scale).sum()) - count > MAX_NEAR_FRACTION * n:
         return None
     expected = 1 + 2 * count * (n - count) / n
     deviation = math.sqrt(max((expected - 1) * (expected - 2) / (n - 1), 0))

@@ -35,12 +35,12 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.decorrelation import Decorrelation
-from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted, share_far
-from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE
+from dop_lightning.engine.steps.clean_entries.lift import MIN_FAR_FRACTION, PARTS, SHIFT, lifted, share_far
+from dop_lightning.engine.steps.clean_entries.mixture import MIN_SCALE
 from dop_lightning.engine.steps.clean_entries.sorting import ascending
 from dop_lightning.engine.steps.clean_entries.surroundings import Surroundings
 from dop_lightning.engine.steps.clean_entries.unlabelled import Examples, fit_positive_unlabelled
-from dop_lightning.engine.steps.clean_entries.values import FAR
+from dop_lightning.engine.steps.clean_entries.values import FAR_DISTANCE
 
 ROUNDS = 2
 """Number of fits, each initialised with the result of the previous fit."""
@@ -48,7 +48,7 @@ ROUNDS = 2
 ROWS = 40_000
 """Maximum number of entries (pixels, if corruption is per pixel) to which the regression is fitted."""
 
-DRAWS = 3
+SIMULATED_RATIO = 3
 """Number of simulated outliers, as a multiple of the number of fitted rows."""
 
 RIDGE = 50.0
@@ -57,7 +57,7 @@ RIDGE = 50.0
 LEVELS = 256
 """Number of histogram levels for values, as in 8-bit images; more are used if values exceed the range."""
 
-MOST_LEVELS = 1024
+MAX_LEVELS = 1024
 """Maximum number of levels; larger values are counted in the last level."""
 
 KNOWN = 64.0
@@ -69,13 +69,13 @@ POINTS = 16
 COMPARED = 512
 """Number of pixels with which the values of a pixel are compared to compute c."""
 
-MOST_SHARE = 0.98
+MAX_OUTLIER_FRACTION = 0.98
 """Upper bound of π."""
 
-NEAR = 1.5
+MAX_NEAR_DISTANCE = 1.5
 """Distance from the estimate, in local scales, up to which a row counts as near."""
 
-NEARLY_CERTAIN = 0.999
+MIN_CERTAIN_PROBABILITY = 0.999
 """Probability of being clean above which the calibration of near rows may be skipped."""
 
 AT_ONCE = 1 << 17
@@ -91,7 +91,7 @@ def corruption_probability(
     observed: Tensor | None = None,
     per_pixel: bool = False,
     rounds: int = ROUNDS,
-    draws: int = DRAWS,
+    draws: int = SIMULATED_RATIO,
     doubted_only: bool = False,
 ) -> Tensor:
     """Return the calibrated probability that each entry is corrupted, that is, differs from its true value.
@@ -178,13 +178,13 @@ def _calibrate(
     weights = clean.flatten()[table].masked_fill(~seen, 1).amin(dim=1)  # w of a row
     levels = _Levels.of(values[seen], expected, scale)
     some = torch.randperm(len(table), generator=generator, device="cpu")[:ROWS]
-    outliers = _outliers(values, expected, seen, weights, some, FAR * scale, levels)
+    outliers = _outliers(values, expected, seen, weights, some, FAR_DISTANCE * scale, levels)
     if outliers is None:
         return None
     turn = None
     if per_pixel:
         complete = weights * seen.all(dim=1)
-        turn = Decorrelation.of(values - expected, complete, LEAST_SCALE * scale)
+        turn = Decorrelation.of(values - expected, complete, MIN_SCALE * scale)
         y, estimate = (turn.turned_image(image, known) for image in (y, estimate))
     around = Surroundings.of(y, estimate, clean, known, scale, per_pixel, held_out)
 
@@ -221,8 +221,8 @@ def _calibrate(
     )
     rows = torch.arange(len(table), device="cpu")
     if doubted_only:
-        distant = (values - expected).abs() > NEAR * around.scale[table]
-        rows = rows[(distant & seen).any(dim=1) | (weights < NEARLY_CERTAIN)]
+        distant = (values - expected).abs() > MAX_NEAR_DISTANCE * around.scale[table]
+        rows = rows[(distant & seen).any(dim=1) | (weights < MIN_CERTAIN_PROBABILITY)]
     result = ((1 - clean) * known).flatten()
     for part in rows.split(AT_ONCE):
         probability = fitted.probability(examples(values[part], part))
@@ -249,7 +249,7 @@ class _Levels(NamedTuple):
         low = values.min()
         width = torch.tensor(scale / (LEVELS - 1), device="cpu")
         reach = torch.maximum(values.max(), expected.max()) - low
-        return cls(low, width, min(MOST_LEVELS, max(LEVELS, int(reach / width) + 1)))
+        return cls(low, width, min(MAX_LEVELS, max(LEVELS, int(reach / width) + 1)))
 
     def of_values(self, values: Tensor) -> Tensor:
         """Return the level of each value."""
@@ -267,12 +267,12 @@ def _outliers(
     weights = (1 - clean[rows]).double()
     if values.shape[1] == 1:
         ordered = ascending(expected)
-        weights /= share_far(ordered, values[rows, 0], far, torch.float64).clamp_min(LEAST_FAR)
+        weights /= share_far(ordered, values[rows, 0], far, torch.float64).clamp_min(MIN_FAR_FRACTION)
         weights = _lifted(weights, values[rows, 0], ordered, far, levels)
     else:
         weights /= _rows_share_far(values[rows], expected, far)
     whole = int(seen[some].all(dim=1).sum())
-    share = min(float(weights.sum()) / whole, MOST_SHARE)
+    share = min(float(weights.sum()) / whole, MAX_OUTLIER_FRACTION)
     counts = torch.zeros(levels.number, dtype=torch.float64, device="cpu")
     at = levels.of_values(values[rows])
     counts.index_add_(0, at.flatten(), weights[:, None].expand(at.shape).flatten())
@@ -285,7 +285,7 @@ def _lifted(weights: Tensor, values: Tensor, ordered: Tensor, far: float, levels
     width = levels.width * levels.number / PARTS
     points = levels.low + width * (torch.arange(PARTS * POINTS, dtype=values.dtype, device="cpu") + 0.5) / POINTS
     shares, further = (
-        share_far(ordered, points, t, torch.float64).clamp_min(LEAST_FAR).view(PARTS, POINTS)
+        share_far(ordered, points, t, torch.float64).clamp_min(MIN_FAR_FRACTION).view(PARTS, POINTS)
         for t in (far, (1 + SHIFT) * far)
     )
     at = ((values - levels.low) / width).long().clamp_(0, PARTS - 1)
@@ -300,7 +300,7 @@ def _rows_share_far(values: Tensor, expected: Tensor, far: float) -> Tensor:
     """
     compared = expected[:: max(1, len(expected) // COMPARED)]
     parts = [((part[:, None] - compared).abs() > far).any(dim=2).double().mean(dim=1) for part in values.split(4096)]
-    return torch.cat(parts).clamp_min(LEAST_FAR)
+    return torch.cat(parts).clamp_min(MIN_FAR_FRACTION)
 
 
 def _unchanged(

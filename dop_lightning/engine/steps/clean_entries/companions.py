@@ -26,7 +26,7 @@ from dop_lightning.engine.steps.clean_entries.neighbours import bordered, neighb
 from dop_lightning.engine.steps.clean_entries.places import places_like
 from dop_lightning.engine.steps.clean_entries.sorting import ascending
 
-NEAREST = 4
+NUM_COMPANIONS = 4
 """Number of companions with the most similar residuals, over which D is averaged."""
 
 CELLS = 12
@@ -45,7 +45,7 @@ PRIOR = 5.0
 DEVIATIONS = 1.0
 """Fractions within this many standard deviations of the overall fraction give no evidence."""
 
-LEAST = 0.01
+MIN_FRACTION = 0.01
 """Fractions are clamped to between this value and 1 minus this value."""
 
 
@@ -108,7 +108,7 @@ class Companions:
         shares, pooled = increasing((expected + PRIOR * share) / weights, weights)
         error = DEVIATIONS * (2 * shares / pooled).sqrt()  # the counts of entries and of draws are both random
         certain = torch.minimum(torch.maximum(share, shares - error), shares + error)
-        said = certain.logit(LEAST) - share.logit(LEAST)
+        said = certain.logit(MIN_FRACTION) - share.logit(MIN_FRACTION)
         result = torch.zeros_like(outlying)
         result[self.away] = said.flatten()[self.own] * counted
         return result
@@ -165,7 +165,7 @@ def _nearest(residual: Tensor, places: Tensor, values: Tensor, joint: bool) -> T
         channel, pixel = places // residual[0].numel(), places % residual[0].numel()
         flat = residual.flatten(1)
         rows += [flat[(channel + other) % channels, pixel] for other in range(1, min(channels, 4))]
-    apart = (torch.stack(rows) - values).abs().sort(dim=0).values[:NEAREST]
+    apart = (torch.stack(rows) - values).abs().sort(dim=0).values[:NUM_COMPANIONS]
     known = apart.isfinite()
     mean = torch.where(known, apart, 0).sum(0) / known.sum(0)
     return mean.nan_to_num(torch.inf)

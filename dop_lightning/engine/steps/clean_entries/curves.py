@@ -46,17 +46,17 @@ SHORT, LONG = 11, 21
 FAINT, CLEAR = 0.05, 0.1
 """Minimum contrast P of candidate pixels and of seeds, in scales of the observation."""
 
-LIVELIER = 2.0
+MIN_CONTRAST_RATIO = 2.0
 """Minimum ratio of the contrast of a seed to the mean contrast of thin structures around it."""
 
 BOLD, BOLDER = 0.15, 5.0
 """Minimum contrast, and minimum ratio to the contrast around, for creases. They are stricter because creases are
 detected by contrast alone."""
 
-AROUND = 41
+CONTRAST_WINDOW = 41
 """Side length of the window of this mean, in pixels."""
 
-SAME = 2.5 / 255
+VALUE_TOLERANCE = 2.5 / 255
 """Tolerance for equal values, in scales of the observation."""
 
 SAME_OPACITY = 0.08
@@ -68,11 +68,11 @@ LOOSE, SURE = 0.65, 0.95
 PEAK = 0.25
 """Minimum fraction of pixels of long lines at the most frequent opacity for scratches to be half-transparent."""
 
-FEW = 0.01
+MAX_SCRATCH_FRACTION_FOR_CREASES = 0.01
 """If scratches cover less than this fraction of the pixels, creases are searched. An image is assumed to have only one
 of the two kinds of damage."""
 
-FAR_REACHING = 64
+MIN_SCRATCH_EXTENT = 64
 """Minimum extent, in pixels, of the scratches considered by :func:`looks_scratched`."""
 
 SPECKLED, SPECKS = 0.15, 0.08
@@ -83,10 +83,10 @@ MIDDLE = 256
 """Side length, in pixels, of the central part evaluated by :func:`looks_scratched`. Images smaller than half of it are
 not evaluated."""
 
-DRAWN = 0.3
+MIN_DRAWING_FRACTION = 0.3
 """Fraction of the two most frequent grey levels above which an image is a drawing, a page or a screenshot."""
 
-MANY = 0.1
+MAX_HALF_TRANSPARENT_FRACTION = 0.1
 """Fraction of pixels above which apparent half-transparent scratches are considered texture."""
 
 OPACITIES = (0.25, 0.9)
@@ -124,9 +124,9 @@ def scratches(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> 
     both = _both(y, scale, known)
     found = both[0].opaque() | both[1].opaque()
     share, half = max((each.half_transparent() for each in both), key=lambda each: each[0])
-    if share >= PEAK and int(found.sum()) < int(half.sum()) < MANY * half.numel():
+    if share >= PEAK and int(found.sum()) < int(half.sum()) < MAX_HALF_TRANSPARENT_FRACTION * half.numel():
         found = found | half
-    if float(found.to(y.dtype).mean()) < FEW:
+    if float(found.to(y.dtype).mean()) < MAX_SCRATCH_FRACTION_FOR_CREASES:
         found = found | both[0].creases()
     return _long_enough(found).expand_as(y) & (known if observed is None else observed)
 
@@ -149,15 +149,15 @@ def looks_scratched(y: Tensor, scale: float = 1.0, observed: Tensor | None = Non
     known = torch.ones_like(part[0], dtype=torch.bool) if observed is None else observed[:, rows, columns].all(dim=0)
     levels = (part[0, known] / scale * 255).round()
     counts = levels.unique(return_counts=True)[1].sort().values
-    if levels.numel() == 0 or float(counts[-2:].sum()) > DRAWN * levels.numel():
+    if levels.numel() == 0 or float(counts[-2:].sum()) > MIN_DRAWING_FRACTION * levels.numel():
         return False
     grey = part[0] / scale
     middle = torch.stack([grey.roll(k, 1) for k in (-2, -1, 0, 1, 2)]).median(dim=0).values
     if float(((grey - middle).abs() > SPECKLED).float().mean()) > SPECKS:
         return False
     both = _both(part, scale, known)
-    opaque = [_long_enough(each.opaque(), FAR_REACHING) for each in both]
-    return float(max(each.float().mean() for each in opaque)) > FEW
+    opaque = [_long_enough(each.opaque(), MIN_SCRATCH_EXTENT) for each in both]
+    return float(max(each.float().mean() for each in opaque)) > MAX_SCRATCH_FRACTION_FOR_CREASES
 
 
 def _both(y: Tensor, scale: float, known: Tensor) -> tuple["_Thin", "_Thin"]:
@@ -195,9 +195,9 @@ class _Thin:
         short, long = _along(contrast, SHORT), _along(contrast, LONG)
         lively = _mean_around(short)
         thin = (short > FAINT) & (contrast > lively)
-        clear = (long > CLEAR) & (contrast > LIVELIER * lively)
+        clear = (long > CLEAR) & (contrast > MIN_CONTRAST_RATIO * lively)
         bold = (long > BOLD) & (long > BOLDER * lively)
-        return cls(y, contrast, lively, thin, clear, bold, _agreement(y, thin, SAME))
+        return cls(y, contrast, lively, thin, clear, bold, _agreement(y, thin, VALUE_TOLERANCE))
 
     def opaque(self) -> Tensor:
         """Return the support of opaque scratches, each of a constant value."""
@@ -278,7 +278,7 @@ def _along(contrast: Tensor, length: int) -> Tensor:
 
 
 def _mean_around(image: Tensor) -> Tensor:
-    side = min(AROUND, min(image.shape) // 2 * 2 - 1)
+    side = min(CONTRAST_WINDOW, min(image.shape) // 2 * 2 - 1)
     return avg_pool2d(image[None], side, 1, side // 2, count_include_pad=False)[0]
 
 

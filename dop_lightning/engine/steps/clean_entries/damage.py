@@ -42,11 +42,11 @@ WINDOW, FAR = 5, 0.25
 """Side length of the median window in pixels, and minimum distance of an impulse from this median, in scales of the
 observation."""
 
-FEWEST_IMPULSES, MOST_IMPULSES = 0.002, 0.25
+MIN_IMPULSES, MAX_IMPULSES = 0.002, 0.25
 """Fraction of such pixels up to which an image has no impulses, and above which impulses cannot be distinguished from
 other damage."""
 
-ISOLATED = 0.4
+ISOLATED_FACTOR = 0.4
 """The pixels are impulses if the fraction of isolated ones exceeds this factor times that of independent pixels."""
 
 
@@ -136,7 +136,7 @@ def _has_impulses(y: Tensor, scale: float, observed: Tensor | None) -> bool:
     share = float(far.mean())
     neighbours = avg_pool2d(far[None, None], 3, 1, 1, divisor_override=1)[0, 0] - far
     isolated = float((far * (neighbours < 0.5)).mean())
-    return share > MOST_IMPULSES or (share > FEWEST_IMPULSES and isolated > ISOLATED * share * (1 - share) ** 8)
+    return share > MAX_IMPULSES or (share > MIN_IMPULSES and isolated > ISOLATED_FACTOR * share * (1 - share) ** 8)
 
 
 def _parts(y: Tensor) -> list[tuple[slice, slice]]:
@@ -150,7 +150,7 @@ def _parts(y: Tensor) -> list[tuple[slice, slice]]:
 _FOUND: WeakKeyDictionary[object, dict[str, Tensor]] = WeakKeyDictionary()
 """Cache of the damage of whole problems, shared by their tiles, kept while the tensors of the problem are in memory."""
 
-_LOOKING = Lock()
+_DETECTION_LOCK = Lock()
 """Tiles request the damage concurrently. The lock ensures that it is computed only once."""
 
 
@@ -162,7 +162,7 @@ def damage_of(problem: Problem, damage: str) -> Tensor:
     """
     part = problem.part
     whole = problem if part is None else part.whole
-    with _LOOKING:
+    with _DETECTION_LOCK:
         holder = whole.in_memory()
         found = _FOUND.setdefault(holder, {})
         if damage not in found:

@@ -23,10 +23,10 @@ from dop_lightning.engine.steps.clean_entries.mixture import DEGREES
 ROUNDS = 20
 """Number of EM iterations."""
 
-MOST_PIXELS = 20_000
+MAX_PIXELS = 20_000
 """Approximate maximum number of pixels to which Σ is fitted."""
 
-MOST_PATTERNS = 64
+MAX_PATTERNS = 64
 """Maximum number of patterns of observed channels. With more, pixels with unobserved channels are not transformed."""
 
 
@@ -58,7 +58,7 @@ class Decorrelation:
         >>> bool((torch.corrcoef(z.T) - torch.eye(3)).abs().max() < 0.05)
         True
         """
-        every = max(1, len(residual) // MOST_PIXELS)
+        every = max(1, len(residual) // MAX_PIXELS)
         r, weights = residual[::every].double(), clean[::every].double()
         size, number = r.shape[1], weights.sum().clamp_min(1e-12)
         unit = torch.eye(size, dtype=r.dtype, device=r.device)
@@ -87,7 +87,7 @@ class Decorrelation:
         patterns, at = seen[~complete].unique(dim=0, return_inverse=True)
         places = (~complete).nonzero().squeeze(1)
         todo = [(seen.new_ones(seen.shape[1]), complete.nonzero().squeeze(1))]
-        todo += [(pattern, places[at == k]) for k, pattern in enumerate(patterns) if len(patterns) <= MOST_PATTERNS]
+        todo += [(pattern, places[at == k]) for k, pattern in enumerate(patterns) if len(patterns) <= MAX_PATTERNS]
         for pattern, rows in todo:
             channels = pattern.nonzero().squeeze(1)
             if not len(rows) or not len(channels):

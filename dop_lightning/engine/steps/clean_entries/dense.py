@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.activity import activity
 
-CALM = 0.25
+FLAT_FRACTION = 0.25
 """Fraction of held-out entries in flat regions, where the error of the estimate is smallest."""
 
 NORMAL = 1.4826
@@ -34,5 +34,5 @@ def dense_noise(y: Tensor, estimate: Tensor, clean: Tensor, held_out: Tensor) ->
     if not bool(known.any()):
         return 0.0
     around = activity(estimate)[known]
-    calm = around <= torch.kthvalue(around, max(1, round(CALM * around.numel()))).values
+    calm = around <= torch.kthvalue(around, max(1, round(FLAT_FRACTION * around.numel()))).values
     return NORMAL * float((y - estimate)[known][calm].abs().median())

@@ -26,7 +26,7 @@ SQUARE = 15
 LARGEST = 14
 """Maximum extent of a speck, in pixels."""
 
-LEAST = 4
+MIN_SPECK_PIXELS = 4
 """Minimum number of pixels of a speck; smaller components are treated as isolated entries."""
 
 THRESHOLDS = (0.05, 0.08, 0.12, 0.18, 0.27, 0.4)
@@ -35,7 +35,7 @@ THRESHOLDS = (0.05, 0.08, 0.12, 0.18, 0.27, 0.4)
 CLIFF, CLIFF_OF_ONE = 0.95, 0.9
 """Minimum fraction of edge steps that are at least half the contrast, in general and for specks of constant value."""
 
-SAME = 2.5 / 255
+MAX_SPECK_DEVIATION = 2.5 / 255
 """Maximum standard deviation of a speck of constant value, in scales of the observation."""
 
 FLAT, FLAT_AROUND, FLAT_AROUND_ONE = 0.25, 0.5, 0.5
@@ -84,7 +84,7 @@ def looks_dusty(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -
     numbers = labels(found)
     count = int(numbers.max())
     moments = [_moments(each / scale, numbers, count) for each in y]
-    one = torch.stack([spread for _, spread in moments]).amax(dim=0)[1:] <= SAME
+    one = torch.stack([spread for _, spread in moments]).amax(dim=0)[1:] <= MAX_SPECK_DEVIATION
     values = (torch.stack([mean for mean, _ in moments])[:, 1:][:, one] * 255 / 3).round()
     if values.shape[1] < SPECKS:
         return False
@@ -108,7 +108,7 @@ def _specks(contrast: Tensor, y: Tensor, threshold: float, known: Tensor) -> Ten
     """Return the specks among the components of T above a threshold, bool ``(H, W)``."""
     numbers = labels((contrast > threshold) & known)
     boxes = Boxes.of(numbers)
-    fits = (boxes.size >= LEAST) & (torch.maximum(boxes.height, boxes.width) <= LARGEST)
+    fits = (boxes.size >= MIN_SPECK_PIXELS) & (torch.maximum(boxes.height, boxes.width) <= LARGEST)
     numbers = torch.cat([fits.new_zeros(1), fits])[numbers] * numbers
     inside = numbers > 0
     if not bool(inside.any()):
@@ -134,7 +134,7 @@ def _specks(contrast: Tensor, y: Tensor, threshold: float, known: Tensor) -> Ten
         steep.index_add_(0, own, (step >= top[own] / 2).to(y.dtype))
     cliff = steep / pairs.clamp_min(1)
     varied = _moments(grey, numbers, count)[1]
-    one = (spread <= SAME) & (cliff >= CLIFF_OF_ONE) & (outer_spread <= FLAT_AROUND_ONE * top)
+    one = (spread <= MAX_SPECK_DEVIATION) & (cliff >= CLIFF_OF_ONE) & (outer_spread <= FLAT_AROUND_ONE * top)
     calm = (varied <= FLAT * top) & (cliff >= CLIFF) & (outer_spread <= FLAT_AROUND * top)
     dusty = (one | calm) & (top >= threshold / 2)
     dusty[0] = False

@@ -11,7 +11,7 @@ Shapes: C×H×W, an image.
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-MOST = 0.02
+MAX_OUTLIER_FRACTION = 0.02
 """Maximum fraction of outliers."""
 
 PSNR = 50.0
@@ -22,8 +22,8 @@ ADJACENT = 0.1
 
 
 def are_few(clean: Tensor) -> bool:
-    """Return whether there are outliers, and their fraction is at most :data:`MOST`."""
-    return 0 < float((1 - clean).mean()) <= MOST
+    """Return whether there are outliers, and their fraction is at most :data:`MAX_OUTLIER_FRACTION`."""
+    return 0 < float((1 - clean).mean()) <= MAX_OUTLIER_FRACTION
 
 
 def is_easy(y: Tensor, clean: Tensor, estimate: Tensor, held_out: Tensor, scale: float = 1.0) -> bool:

@@ -15,12 +15,12 @@ from dop_lightning.engine.steps.clean_entries.calibration import corruption_prob
 from dop_lightning.engine.steps.clean_entries.companions import Companions
 from dop_lightning.engine.steps.clean_entries.decorrelation import Decorrelation
 from dop_lightning.engine.steps.clean_entries.easy import are_few
-from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, NEVER, Entries, Mixture
+from dop_lightning.engine.steps.clean_entries.mixture import MIN_LOG_DENSITY, MIN_SCALE, Entries, Mixture
 from dop_lightning.engine.steps.clean_entries.places import place_evidence
 from dop_lightning.engine.steps.clean_entries.sharp import Sign, of_sign
 from dop_lightning.engine.steps.clean_entries.values import (
     BINS,
-    FAR,
+    FAR_DISTANCE,
     UNIFORM,
     Bins,
     Values,
@@ -31,24 +31,24 @@ from dop_lightning.engine.steps.clean_entries.values import (
 RANKS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 """Boundaries of the activity classes, as quantile levels."""
 
-LEAST_SHARE = 1e-5
+MIN_OUTLIER_FRACTION = 1e-5
 """Lower bound on the fraction of corrupted entries. The upper bound is 98 %."""
 
-APART = 0.08
+MIN_COMPANION_DISTANCE = 0.08
 """Distance from the estimate, in scales of the observation, above which entries are compared with their companions."""
 
-DIVERSE = (0.1, 0.4)
+DIVERSITY_RANGE = (0.1, 0.4)
 """Fractions of outliers with rare values between which the weight of companions increases from 0 to 1. Companions
 identify outliers of arbitrary value, such as uniform random ones. Outliers of few values, such as dead and hot pixels,
 are similar to each other if they are frequent, and are identified by their values instead."""
 
-SELDOM = 0.1
+MIN_UNIFORM_FACTOR = 0.1
 """Lower bound on the factor that reduces the uniform component of q if outliers have few values."""
 
 ROUNDS = 3
 """Number of estimates of the value densities. Each uses the far entries as classified by the previous fit."""
 
-OF_ALL = 20.0
+ALL_ENTRIES_PSEUDOCOUNT = 20.0
 """Pseudocount with which the fraction of outliers among all entries is added to that of the held-out entries."""
 
 
@@ -111,7 +111,7 @@ def clean_and_diversity(
 ) -> tuple[Tensor, float]:
     """Return the result of :func:`clean_probability` and the diversity of the values of outliers, in [0, 1].
 
-    The diversity is 0 for outliers of few values and 1 for outliers of random values, see :data:`DIVERSE`.
+    The diversity is 0 for outliers of few values and 1 for outliers of random values, see :data:`DIVERSITY_RANGE`.
     """
     gaps = per_pixel and observed is not None  # pixels may have unobserved channels
     observed = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
@@ -124,7 +124,7 @@ def clean_and_diversity(
     apart = apart if bool(apart.any()) else torch.ones_like(apart)
     lively = activity(estimate)
     possible = of_sign(y - estimate, sign)
-    far = ((y - estimate).abs() > FAR * scale) & possible & observed
+    far = ((y - estimate).abs() > FAR_DISTANCE * scale) & possible & observed
     places = place_evidence(y, estimate, far, lively, observed, torch.Generator().manual_seed(0))
     outlying, place = torch.zeros_like(y), torch.zeros_like(y)
     outlying[far], place[far] = places.outlier, places.evidence
@@ -132,7 +132,7 @@ def clean_and_diversity(
     @cache
     def companions() -> Companions:
         generator = torch.Generator().manual_seed(1)
-        return Companions(y, estimate, APART * scale, lively, observed, per_pixel, generator)
+        return Companions(y, estimate, MIN_COMPANION_DISTANCE * scale, lively, observed, per_pixel, generator)
 
     def company(outlying: Tensor, alone: Tensor) -> Tensor:
         return order.line(companions().evidence(order.back(outlying), order.back(alone)))
@@ -217,17 +217,17 @@ def _clean(
     """Compute :func:`clean_and_diversity` on 1-D tensors, alternating between the value densities and the mixture."""
     residual, volume = estimate - y, torch.zeros_like(y)
     if groups > 1:
-        residual, volume = _decorrelated(residual, 1 - outlying, far, seen, LEAST_SCALE * scale, groups)
+        residual, volume = _decorrelated(residual, 1 - outlying, far, seen, MIN_SCALE * scale, groups)
     counted = torch.ones_like(far) if seen is None else seen
-    bins = Bins.of(y, estimate, FAR * scale)
+    bins = Bins.of(y, estimate, FAR_DISTANCE * scale)
     number = len(RANKS) + 1
     sizes = torch.bincount(kinds, minlength=number).to(y.dtype)
-    scales = _first_scale(residual[apart], outlying[apart], LEAST_SCALE * scale).expand(number).clone()
+    scales = _first_scale(residual[apart], outlying[apart], MIN_SCALE * scale).expand(number).clone()
     uniform = UNIFORM
     if doubt == 0:  # evidence from places is not used
         others = other_values(bins, outlying)
         outlying = outlying * others
-        uniform *= float(others.min().clamp_min(SELDOM))
+        uniform *= float(others.min().clamp_min(MIN_UNIFORM_FACTOR))
     clean, diverse = 1 - outlying, 0.0
     for _ in range(ROUNDS):
         values = fit_values(bins, outlying, far, counted, uniform)
@@ -237,7 +237,7 @@ def _clean(
             residual=residual,
             classes=kinds,
             outlying=values.outliers.log() + place,
-            missed=torch.where(far, values.missed.log(), NEVER),
+            missed=torch.where(far, values.missed.log(), MIN_LOG_DENSITY),
             pardon=torch.lerp(values.certain, values.pardon, doubt) + volume,
             groups=groups,
             seen=seen,
@@ -246,7 +246,7 @@ def _clean(
             entries = replace(entries, outlying=entries.outlying + diverse / groups * company(1 - clean, alone))
         missed = torch.zeros_like(sizes).index_add_(0, kinds, (1 - outlying) * far)
         begun = Mixture(_share(values, outlying, apart), (missed + 0.1) / (sizes + 1), scales)
-        fitted = begun.refit(entries.of(apart), LEAST_SCALE * scale, share_too=doubt == 0)
+        fitted = begun.refit(entries.of(apart), MIN_SCALE * scale, share_too=doubt == 0)
         scales = fitted.scales
         clean = fitted.clean(entries)
         if doubt == 0 and diverse == 0:  # far entries keep their classification, so another round changes nothing
@@ -269,8 +269,8 @@ def _decorrelated(
 
 
 def _diversity(alone: Tensor, outlying: Tensor) -> float:
-    """Return the diversity of outlier values, in [0, 1], see :data:`DIVERSE`."""
-    low, high = DIVERSE
+    """Return the diversity of outlier values, in [0, 1], see :data:`DIVERSITY_RANGE`."""
+    low, high = DIVERSITY_RANGE
     share = float((alone * outlying).sum() / outlying.sum().clamp_min(1e-12))
     return min(1.0, max(0.0, (share - low) / (high - low)))
 
@@ -283,5 +283,5 @@ def _first_scale(residual: Tensor, outlying: Tensor, least: float) -> Tensor:
 def _share(values: Values, outlying: Tensor, apart: Tensor) -> Tensor:
     """Return the fraction of outliers, mainly from held-out entries. The estimate may have fitted other outliers."""
     everywhere = outlying.mean()
-    held_out = (outlying[apart].sum() + OF_ALL * everywhere) / (apart.sum() + OF_ALL)
-    return (values.share * held_out / everywhere.clamp_min(1e-12)).clamp(LEAST_SHARE, 0.98)
+    held_out = (outlying[apart].sum() + ALL_ENTRIES_PSEUDOCOUNT * everywhere) / (apart.sum() + ALL_ENTRIES_PSEUDOCOUNT)
+    return (values.share * held_out / everywhere.clamp_min(1e-12)).clamp(MIN_OUTLIER_FRACTION, 0.98)

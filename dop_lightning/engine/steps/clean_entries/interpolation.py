@@ -19,11 +19,11 @@ MEAN = SCALES[4:]
 """Scales σ of the local mean in pixels. A narrower mean fits the entry that it leaves out less closely than other
 entries, which biases the covariances."""
 
-FEW = (0.01, 0.01)
+MIN_CLEAN_WEIGHTS = (0.01, 0.01)
 """Minimum clean weight to accept the first scale of the local mean, and a later scale. The values are small, so nearly
 all pixels use the first scale: if the scale varied between neighbours, so would the residuals."""
 
-CLASSIFIED = 64 * 64
+MIN_CLASSIFIED_PIXELS = 64 * 64
 """Minimum number of pixels for the classification of pixels. It also requires at most three channels."""
 
 
@@ -48,9 +48,9 @@ def interpolate(y: Tensor, clean: Tensor, at: Tensor | None = None, first: Tenso
     >>> float(error.abs().max()) < 0.01
     True
     """
-    mean = leave_one_out(y, clean, MEAN, FEW)
+    mean = leave_one_out(y, clean, MEAN, MIN_CLEAN_WEIGHTS)
     channels, height, width = y.shape
-    if channels > 3 or height * width < CLASSIFIED:
+    if channels > 3 or height * width < MIN_CLASSIFIED_PIXELS:
         return kriged(y, mean, clean, at)
     if first is None:
         first = kriged(y, mean, clean, clean < 1)

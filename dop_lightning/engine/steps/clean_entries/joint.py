@@ -11,7 +11,7 @@ from torch import Tensor
 Per = Literal["auto", "entry", "pixel"]
 """Unit of corruption: each channel of a pixel independently, or the whole pixel; ``auto`` estimates it."""
 
-TOGETHER = 0.3
+MIN_CHANNEL_CORRELATION = 0.3
 """Correlation of the outliers of two channels above which pixels count as corrupted as a whole. It is near 0 if
 channels are corrupted independently, and decreases with the fraction of outliers if pixels are corrupted as a whole."""
 
@@ -19,7 +19,7 @@ channels are corrupted independently, and decreases with the fraction of outlier
 def are_joint(clean: Tensor, observed: Tensor | None = None) -> bool:
     """Return whether the channels of a pixel are corrupted together.
 
-    They are if the smallest correlation of ``1 − w`` between two channels is above :data:`TOGETHER`.
+    They are if the smallest correlation of ``1 − w`` between two channels is above :data:`MIN_CHANNEL_CORRELATION`.
 
     Args:
         clean: w, the probability that each entry is clean, estimated for each entry independently, ``(C, H, W)``.
@@ -38,4 +38,4 @@ def are_joint(clean: Tensor, observed: Tensor | None = None) -> bool:
     scales = covariance.diagonal().sqrt()
     if not bool((scales > 0).all()):
         return False
-    return bool((covariance / scales / scales[:, None]).min() > TOGETHER)
+    return bool((covariance / scales / scales[:, None]).min() > MIN_CHANNEL_CORRELATION)

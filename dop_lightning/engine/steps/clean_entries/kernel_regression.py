@@ -26,7 +26,7 @@ SCALES = (0.6, 0.8, 1.2, 2.0, 4.0, 8.0, 16.0, 32.0)
 ENOUGH, ENOUGH_LATER = 0.3, 0.15
 """Default of ``enough``."""
 
-SMOOTHER = (0, 2, 3)
+FIRST_SCALES = (0, 2, 3)
 """Indices of the first scale to try: larger scales remove dense noise."""
 
 
@@ -64,6 +64,6 @@ def leave_one_out(
 
 
 def regression(y: Tensor, clean: Tensor) -> Tensor:
-    """Return x̃ for the first scale in :data:`SMOOTHER` that minimizes the clean-entry error, ``Σ w|y − x̃|/Σ w``."""
-    tried = [leave_one_out(y, clean, SCALES[begin:]) for begin in SMOOTHER]
+    """Return x̃ for the first scale in :data:`FIRST_SCALES` that minimizes the clean-entry error, ``Σ w|y − x̃|/Σ w``."""
+    tried = [leave_one_out(y, clean, SCALES[begin:]) for begin in FIRST_SCALES]
     return min(tried, key=lambda estimate: float((clean * (y - estimate).abs()).sum()))

@@ -40,7 +40,7 @@ NUGGET = 0.01
 NEIGHBOURS = 20
 """Maximum number of predictors of an entry: the clean entries of the window with the largest covariance."""
 
-LEAST = 0.01
+MIN_WEIGHT = 0.01
 """Minimum weight of an entry that is used as a predictor."""
 
 PSEUDOCOUNT = 1000.0
@@ -53,7 +53,7 @@ A."""
 STRIP = 3 << 14
 """Number of entries in a strip of the image. The windows of one strip are in memory at a time."""
 
-ENOUGH = 1 << 17
+MAX_MOMENT_PIXELS = 1 << 17
 """Number of pixels used to estimate second moments; larger images are sampled in evenly spaced strips."""
 
 CACHED = 1 << 16
@@ -62,7 +62,7 @@ CACHED = 1 << 16
 FEW_KEYS = 1 << 15
 """Maximum number of pairs of a strip and a class."""
 
-TOGETHER = 3
+MAX_JOINT_CHANNELS = 3
 """Number of channels that are predicted together; the systems of more channels need too much memory."""
 
 CHUNK = 1 << 12
@@ -99,10 +99,12 @@ def krige(residual: Tensor, clean: Tensor, at: Tensor | None = None, kinds: Tens
     if not bool(moments.any()):
         return found
     entries = torch.arange(found.numel(), device=found.device) if at is None else at.flatten().nonzero()[:, 0]
-    for first in range(0, channels, TOGETHER):
+    for first in range(0, channels, MAX_JOINT_CHANNELS):
         part = entries
-        if channels > TOGETHER:
-            part = entries[(entries >= first * kinds.numel()) & (entries < (first + TOGETHER) * kinds.numel())]
+        if channels > MAX_JOINT_CHANNELS:
+            part = entries[
+                (entries >= first * kinds.numel()) & (entries < (first + MAX_JOINT_CHANNELS) * kinds.numel())
+            ]
         if len(part):
             found.view(-1)[part] = window.predict(moments, kinds, part, first)
     return found
@@ -143,7 +145,7 @@ def _rows(window: "_Window", kinds: Tensor) -> Iterator[tuple[int, int]]:
     """Yield the first row and the row after the last one of each strip that is used to estimate second moments."""
     height, width = kinds.shape
     rows = max(1, STRIP // (window.around.shape[1] * width))
-    step = max(1, height * width // ENOUGH)
+    step = max(1, height * width // MAX_MOMENT_PIXELS)
     for begin in range(0, height, step * rows):
         yield begin, min(begin + rows, height)
 
@@ -281,11 +283,12 @@ class _Window(NamedTuple):
         Args:
             moments: second moments of each class, ``(K, N, N)``.
             kinds: class of each pixel, ``(H, W)``.
-            entries: indices into the flat image ``(C, H, W)``, at least one, of at most :data:`TOGETHER` channels.
+            entries: indices into the flat image ``(C, H, W)``, at least one, of at most :data:`MAX_JOINT_CHANNELS`
+                channels.
             first: the first of these channels.
         """
         number = len(moments)
-        channels = min(TOGETHER, self.around.shape[1] - first)
+        channels = min(MAX_JOINT_CHANNELS, self.around.shape[1] - first)
         channel, pixels = entries // kinds.numel(), entries % kinds.numel()
         which = (channel - first) * number + kinds.flatten()[pixels]
         systems = _Systems.of(self, moments, range(first, first + channels))
@@ -313,7 +316,7 @@ class _Window(NamedTuple):
             *(c_void_p(each.data_ptr()) for each in arrays),
             c_int64(systems.offsets.shape[1]),
             c_int(NEIGHBOURS),
-            c_float(LEAST),
+            c_float(MIN_WEIGHT),
             c_void_p(chosen.data_ptr()),
             c_void_p(begins.data_ptr()),
             c_int64(len(chosen)),
@@ -329,7 +332,7 @@ class _Window(NamedTuple):
         most, found = min(NEIGHBOURS, len(offsets)), []
         for part in places.split(CHUNK):
             at = part[:, None] + offsets
-            present = weights[at] > LEAST
+            present = weights[at] > MIN_WEIGHT
             rank = torch.where(present, present.cumsum(1), len(offsets) + 1)
             near = rank.argsort(dim=1, stable=True)[:, :most]
             value, weight = (

@@ -24,44 +24,44 @@ from dop_lightning.engine.steps.clean_entries.blur import local_mean
 from dop_lightning.engine.steps.clean_entries.components import Boxes, dilate, grow, labels
 from dop_lightning.engine.steps.clean_entries.curves import closed, disk, opened
 
-THIN = 0.15
+MIN_STROKE_CONTRAST = 0.15
 """Minimum contrast of a stroke, in scales of the observation."""
 
-SAME = 2.5 / 255
+COLOUR_TOLERANCE = 2.5 / 255
 """Tolerance of the colour, in scales of the observation."""
 
 CANDIDATES = 5
 """Maximum number of candidate colours."""
 
-LEAST = 40
+MIN_THIN_PIXELS = 40
 """Minimum number of thin pixels of a candidate colour."""
 
-NEAR = 0.25
+MAX_COLOUR_DISTANCE = 0.25
 """A pixel is close to the colour if its d is at most this fraction of the contrast."""
 
 PURE, PURE_BESIDE, PURE_SMALL = 0.4, 0.25, 0.1
 """Minimum fraction of the close pixels that have the colour: in the first line of text, in other lines of the same
 colour, and in other lines of small letters, which are mostly blended."""
 
-LEAST_OF_A_LINE = 25
+MIN_LINE_PIXELS = 25
 """Minimum number of core pixels in the first line."""
 
 SHORTEST, TALLEST = 5, 30
 """Minimum and maximum height of a letter, pixels."""
 
-APART = 9
+MAX_LETTER_GAP = 9
 """Maximum gap between two letters, pixels."""
 
 LETTERS = 4
 """Minimum number of letters in the first line."""
 
-WIDE = 0.8
+LETTER_ASPECT_RATIO = 0.8
 """Typical width of a letter relative to its height."""
 
-ALIKE = 0.6
+MIN_ALIGNED_FRACTION = 0.6
 """Minimum fraction of the letters in a line that are aligned and whose height is within a third of the median."""
 
-DRAWN = 0.3
+MIN_PAGE_FRACTION = 0.3
 """Fraction of pixels with one of the two most frequent grey levels above which an image counts as a page or a
 screenshot."""
 
@@ -71,7 +71,7 @@ EDGE = 0.06
 OUTLINE = 3
 """Maximum width of an outline around the core, pixels."""
 
-OUTLINED = 0.12
+MIN_OUTLINE_FRACTION = 0.12
 """Fraction of the pixels around the core that share one other colour above which the text has an outline."""
 
 BLUR = 2.5
@@ -97,7 +97,7 @@ def printed_text(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) 
     found = torch.zeros_like(known)
     for colour in _colours(values, known):
         found |= _text_of(values, colour, known)
-    if not bool(found.any()) or _most_frequent(values, known & ~found) > DRAWN:
+    if not bool(found.any()) or _most_frequent(values, known & ~found) > MIN_PAGE_FRACTION:
         return torch.zeros_like(y, dtype=torch.bool)
     return _support(values, found, known).expand_as(y) & (known if observed is None else observed)
 
@@ -111,13 +111,13 @@ def _most_frequent(y: Tensor, places: Tensor) -> float:
 def _colours(y: Tensor, known: Tensor) -> list[Tensor]:
     """Return the most frequent colours of thin pixels, ``(C,)`` each."""
     contrast = torch.maximum(y - opened(y, disk()), closed(y, disk()) - y).amax(dim=0)
-    levels, counts = (y[:, (contrast > THIN) & known] * 255).round().unique(dim=1, return_counts=True)
+    levels, counts = (y[:, (contrast > MIN_STROKE_CONTRAST) & known] * 255).round().unique(dim=1, return_counts=True)
     result: list[Tensor] = []
     for k in counts.argsort(descending=True).tolist():
-        if int(counts[k]) < LEAST or len(result) == CANDIDATES:
+        if int(counts[k]) < MIN_THIN_PIXELS or len(result) == CANDIDATES:
             break
         colour = levels[:, k] / 255
-        if all(float((colour - other).abs().amax()) > SAME for other in result):
+        if all(float((colour - other).abs().amax()) > COLOUR_TOLERANCE for other in result):
             result.append(colour)
     return result
 
@@ -126,9 +126,9 @@ def _text_of(y: Tensor, colour: Tensor, known: Tensor) -> Tensor:
     """Return the core of the text of one colour, ``(H, W)``."""
     distance = (y - colour[:, None, None]).abs().amax(dim=0)
     around = closed(distance[None], disk())[0]
-    thin = (around > THIN) & known
-    core = (distance <= SAME) & thin
-    near = (distance <= (NEAR * around).clamp_min(SAME)) & thin
+    thin = (around > MIN_STROKE_CONTRAST) & known
+    core = (distance <= COLOUR_TOLERANCE) & thin
+    near = (distance <= (MAX_COLOUR_DISTANCE * around).clamp_min(COLOUR_TOLERANCE)) & thin
     text = torch.zeros_like(core)
     if not bool(core.any()):
         return text
@@ -136,11 +136,11 @@ def _text_of(y: Tensor, colour: Tensor, known: Tensor) -> Tensor:
     boxes = Boxes.of(letters)
     fitting = (boxes.height >= SHORTEST) & (boxes.height <= TALLEST)
     inside = torch.cat([fitting.new_zeros(1), fitting])[letters]
-    lines = labels(max_pool2d(inside[None].float(), (1, APART), 1, (0, APART // 2))[0] > 0)
+    lines = labels(max_pool2d(inside[None].float(), (1, MAX_LETTER_GAP), 1, (0, MAX_LETTER_GAP // 2))[0] > 0)
     spans = Boxes.of(lines)
     sure, likely = [], []
     cores = lines[core & inside].bincount(minlength=spans.size.numel() + 1)[1:]
-    for k in ((spans.width >= 2 * SHORTEST) & (cores >= LEAST_OF_A_LINE // 2)).nonzero().flatten().tolist():
+    for k in ((spans.width >= 2 * SHORTEST) & (cores >= MIN_LINE_PIXELS // 2)).nonzero().flatten().tolist():
         part = spans.slices(k)
         one = (lines[part] == k + 1) & inside[part]
         own = letters[part][one].unique() - 1
@@ -149,18 +149,20 @@ def _text_of(y: Tensor, colour: Tensor, known: Tensor) -> Tensor:
         level = (middles - middles.median()).abs() <= heights.median() / 2
         order, size = float((alike & level).double().mean()), int(core[part][one].sum())
         pure = size / max(1, int((near[part] & one).sum()))
-        count = float((boxes.width[own] / (WIDE * heights)).round().clamp_min(1).sum())  # touching letters
-        if count >= LETTERS and order >= ALIKE and pure >= PURE and size >= LEAST_OF_A_LINE:
+        count = float(
+            (boxes.width[own] / (LETTER_ASPECT_RATIO * heights)).round().clamp_min(1).sum()
+        )  # touching letters
+        if count >= LETTERS and order >= MIN_ALIGNED_FRACTION and pure >= PURE and size >= MIN_LINE_PIXELS:
             sure.append((own, k))
         elif (
-            size >= LEAST_OF_A_LINE // 2
-            and order >= ALIKE
+            size >= MIN_LINE_PIXELS // 2
+            and order >= MIN_ALIGNED_FRACTION
             and ((count >= 2 and pure >= PURE_BESIDE) or (len(own) > LETTERS and pure >= PURE_SMALL))
         ):
             likely.append((own, k))
     for own, k in sure + likely if sure else []:
         rows = slice(max(0, int(boxes.top[own].min()) - 2), int(boxes.bottom[own].max()) + 2)
-        columns = slice(max(0, int(spans.left[k]) - APART), int(spans.right[k]) + APART)
+        columns = slice(max(0, int(spans.left[k]) - MAX_LETTER_GAP), int(spans.right[k]) + MAX_LETTER_GAP)
         text[rows, columns] |= (core | near)[rows, columns]
     return text
 
@@ -179,6 +181,6 @@ def _is_outlined(y: Tensor, core: Tensor, ring: Tensor) -> bool:
     """Return whether many pixels around the core share one colour that differs from the text colour."""
     text = y[:, core].median(dim=1, keepdim=True).values
     others = y[:, ring]
-    others = others[:, (others - text).abs().amax(dim=0) > 2 * THIN]
+    others = others[:, (others - text).abs().amax(dim=0) > 2 * MIN_STROKE_CONTRAST]
     counts = (others * 255).round().unique(dim=1, return_counts=True)[1]
-    return counts.numel() > 0 and float(counts.max()) > OUTLINED * float(ring.sum())
+    return counts.numel() > 0 and float(counts.max()) > MIN_OUTLINE_FRACTION * float(ring.sum())

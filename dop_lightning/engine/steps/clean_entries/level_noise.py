@@ -21,7 +21,7 @@ SIDE = 5
 RANKS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.96, 0.99, 1.0)
 """Boundaries of the levels, as fractions of darker entries. They are denser at the bright end because stars are few."""
 
-OWN = 1.072
+DIFFERENCE_DEVIATION = 1.072
 """Standard deviation of the difference between a normal entry and the median of four means of two entries, relative to
 the standard deviation of the entry."""
 
@@ -44,7 +44,7 @@ def level_noise(y: Tensor, middle: Tensor, known: Tensor, least: float = 0.0) ->
         picture is strongly curved, because the curvature between neighbouring entries counts as noise.
     """
     result = torch.full_like(y, least)
-    distance = (y - opposite_median(y, known)).abs() / OWN
+    distance = (y - opposite_median(y, known)).abs() / DIFFERENCE_DEVIATION
     for channel, (values, levels, seen) in enumerate(zip(distance, middle, known, strict=True)):
         if not bool(seen.any()):
             continue

@@ -18,13 +18,13 @@ PARTS = 16
 SHIFT = 0.2
 """Relative increase of t."""
 
-UNRELIABLE = (0.05, 0.2)
+RELIABILITY_RANGE = (0.05, 0.2)
 """c is reliable if its relative decrease is at most the first number, and unreliable from the second number on."""
 
-LEAST_FAR = 0.02
+MIN_FAR_FRACTION = 0.02
 """Lower bound of c; c is unreliable below twice this."""
 
-EVEN = (0.3, 0.7)
+MEDIAN_RATIO_RANGE = (0.3, 0.7)
 """The median is used if its ratio to the mean of the reliable parts exceeds the first number, with full weight from the
 second number on. The median is far below the mean if outliers have only a few values; the other parts then contain
 clean entries with a poor estimate."""
@@ -66,8 +66,8 @@ def lifted(rates: Tensor, far: Tensor, further: Tensor) -> Tensor:
     >>> lifted(rates, c, further)[:5]
     tensor([0.0200, 0.0200, 0.0200, 0.0200, 0.0200])
     """
-    change = torch.where(far > 2 * LEAST_FAR, 1 - further / far.clamp_min(LEAST_FAR), 1).mean(dim=1)
-    low, high = UNRELIABLE
+    change = torch.where(far > 2 * MIN_FAR_FRACTION, 1 - further / far.clamp_min(MIN_FAR_FRACTION), 1).mean(dim=1)
+    low, high = RELIABILITY_RANGE
     unreliable = ((change - low) / (high - low)).clamp(0, 1)
     order = rates.argsort()
     reliable = (1 - unreliable).to(rates.dtype)
@@ -76,6 +76,6 @@ def lifted(rates: Tensor, far: Tensor, further: Tensor) -> Tensor:
         return rates
     median = rates[order][torch.searchsorted(up_to, up_to[-1:] / 2).clamp_max(PARTS - 1)]
     mean = (reliable * rates).sum() / up_to[-1]
-    begin, whole = EVEN
+    begin, whole = MEDIAN_RATIO_RANGE
     counts = ((median / mean.clamp_min(1e-30) - begin) / (whole - begin)).clamp(0, 1)
     return torch.maximum(rates, (1 - reliable) * counts * median)

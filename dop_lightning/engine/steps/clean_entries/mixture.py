@@ -26,19 +26,19 @@ DEGREES = 3.0
 ROUNDS = 30
 """Maximum number of iterations of expectation maximisation."""
 
-ENOUGH = 1e-4
+CONVERGENCE_TOLERANCE = 1e-4
 """Expectation maximisation stops when the relative change of every parameter is at most this."""
 
 PRIOR = 5.0
 """Pseudocount that shrinks the scale of each class toward the common scale."""
 
-LEAST_SCALE = 1 / 256
+MIN_SCALE = 1 / 256
 """Lower bound of σ as a fraction of the range: one grey level of 8 bits."""
 
-LEAST_SHARE = 1e-4
+MIN_COMPONENT_FRACTION = 1e-4
 """Lower bound of the fitted fractions of clean and of corrupted entries."""
 
-NEVER = -60.0
+MIN_LOG_DENSITY = -60.0
 """Log density that counts as negligible."""
 
 
@@ -50,7 +50,7 @@ class Entries:
         residual: ``x̂ − y``.
         classes: b.
         outlying: log q(y) of each entry, plus the evidence of its place.
-        missed: log m(y) for far entries, :data:`NEVER` for others.
+        missed: log m(y) for far entries, :data:`MIN_LOG_DENSITY` for others.
         pardon: log k(y).
         groups: number of entries that are corrupted together (the channels of a pixel), at least 1.
         seen: bool, the observed entries; ``None`` if all are observed. Other entries are ignored.
@@ -132,10 +132,14 @@ class Mixture:
             scales = ((sums[0] + PRIOR * common) / (sums[1] + PRIOR)).sqrt().clamp_min(least_scale)
             before, fitted = (
                 fitted,
-                Mixture(share.clamp(LEAST_SHARE, 1 - LEAST_SHARE) if share_too else self.share, self.missed, scales),
+                Mixture(
+                    share.clamp(MIN_COMPONENT_FRACTION, 1 - MIN_COMPONENT_FRACTION) if share_too else self.share,
+                    self.missed,
+                    scales,
+                ),
             )
             pairs = ((before.scales, fitted.scales), (before.share, fitted.share))
-            if all(bool(((new - old).abs() <= ENOUGH * old).all()) for old, new in pairs):
+            if all(bool(((new - old).abs() <= CONVERGENCE_TOLERANCE * old).all()) for old, new in pairs):
                 break
         return fitted
 
@@ -161,12 +165,16 @@ def fit_mixture(
         seen: bool, the observed entries; ``None`` if all are observed. Other entries are ignored.
     """
     nothing = torch.zeros_like(residual)
-    entries = Entries(residual, classes, density.log(), nothing + NEVER, nothing, groups, seen)
+    entries = Entries(residual, classes, density.log(), nothing + MIN_LOG_DENSITY, nothing, groups, seen)
     known = clean if seen is None else clean * seen
     scale = ((known * residual.square()).sum() / known.sum().clamp_min(1e-12)).sqrt().clamp_min(1e-6)
-    share = (1 - known if seen is None else (1 - known)[seen]).mean().clamp(LEAST_SHARE, 1 - LEAST_SHARE)
+    share = (
+        (1 - known if seen is None else (1 - known)[seen])
+        .mean()
+        .clamp(MIN_COMPONENT_FRACTION, 1 - MIN_COMPONENT_FRACTION)
+    )
     number = int(classes.max()) + 1
-    begun = Mixture(share, torch.full_like(scale.expand(number), LEAST_SHARE), scale.expand(number))
+    begun = Mixture(share, torch.full_like(scale.expand(number), MIN_COMPONENT_FRACTION), scale.expand(number))
     return begun.refit(entries, least_scale, share_too=True)
 
 

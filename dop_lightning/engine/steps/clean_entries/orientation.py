@@ -3,7 +3,7 @@
 The classes are derived from the structure tensor [Bigün & Granlund, 1987] ``J = G_σ * ∇x̂ ∇x̂ᵀ``, with eigenvalues
 ``λ₁ ≥ λ₂``. A class is a combination of one of :data:`DIRECTIONS` directions of the first eigenvector, a quantile range
 of the strength ``λ₁ + λ₂`` (:data:`STRENGTHS`), and a quantile range of the coherence ``(λ₁ − λ₂)/(λ₁ + λ₂)``
-(:data:`COHERENCES`). [Romano, Isidoro & Milanfar, *RAISR*, 2017] select filters in this way.
+(:data:`COHERENCE_QUANTILES`). [Romano, Isidoro & Milanfar, *RAISR*, 2017] select filters in this way.
 
 Shapes: C×H×W, an image.
 """
@@ -26,7 +26,7 @@ DIRECTIONS = 8
 STRENGTHS = (1 / 3, 2 / 3)
 """Boundaries of the classes of strength, as quantiles over the pixels."""
 
-COHERENCES = (1 / 2,)
+COHERENCE_QUANTILES = (1 / 2,)
 """Boundaries of the classes of coherence, as quantiles over the pixels."""
 
 
@@ -50,5 +50,5 @@ def orientation(estimate: Tensor) -> Tensor:
     angle = torch.atan2(2 * b, a - d) / (2 * math.pi)  # φ/π for the direction φ
     direction = (angle * DIRECTIONS).round().long() % DIRECTIONS
     strength = classes(a + d, STRENGTHS)
-    coherence = classes(difference / (a + d).clamp_min(1e-12), COHERENCES)
-    return (direction * (len(STRENGTHS) + 1) + strength) * (len(COHERENCES) + 1) + coherence
+    coherence = classes(difference / (a + d).clamp_min(1e-12), COHERENCE_QUANTILES)
+    return (direction * (len(STRENGTHS) + 1) + strength) * (len(COHERENCE_QUANTILES) + 1) + coherence

@@ -38,14 +38,14 @@ TAIL = 0.05
 SPREAD = 0.01
 """Maximum difference of the ranks of ``x̂_k`` and ``x̂_i``, as a fraction of the entries."""
 
-DOUBTED = (0.7, 0.9)
+EVIDENCE_RANGE = (0.7, 0.9)
 """The evidence has full weight if π is at most the first number, and none from the second number on. For large π most
 far entries are outliers, and accepting an outlier costs more than rejecting a clean entry."""
 
-MOST_COMPARED = 1 << 17
+MAX_COMPARED = 1 << 17
 """Maximum number of far entries that are compared, and of places to draw from; larger images are subsampled."""
 
-LEAST = 1e-3
+MIN_PROBABILITY = 1e-3
 """Probabilities are clamped to at least this and at most 1 minus this."""
 
 
@@ -90,11 +90,11 @@ def place_evidence(
     total = int(far.sum())
     if y.dim() != 3 or total == 0:
         nothing = torch.zeros(total, dtype=y.dtype, device=y.device)
-        return Places(1 - LEAST, 1 - LEAST - nothing, 1 - LEAST - nothing)
+        return Places(1 - MIN_PROBABILITY, 1 - MIN_PROBABILITY - nothing, 1 - MIN_PROBABILITY - nothing)
     around = bordered(torch.where(observed, y, torch.inf))
     at = far.flatten().nonzero().squeeze(1)
     values, expected = y[far], estimate.flatten()
-    compared = torch.arange(0, total, -(-total // MOST_COMPARED), device=at.device)
+    compared = torch.arange(0, total, -(-total // MAX_COMPARED), device=at.device)
     drawn = places_like(expected, at[compared], generator)
     cells = len(EDGES) + 1
     group = classes(activity, RANKS).flatten()
@@ -110,12 +110,17 @@ def place_evidence(
     )
     chance *= total / len(compared)
     share = _share(found, chance)
-    outlier = (share * (chance + 1) / (found + 1)).cummax(dim=1).values.clamp(LEAST, 1 - LEAST).flatten()[own]
+    outlier = (
+        (share * (chance + 1) / (found + 1))
+        .cummax(dim=1)
+        .values.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+        .flatten()[own]
+    )
     return Places(share, 1 - _doubt(share) * (1 - outlier), outlier)
 
 
 def _doubt(share: float) -> float:
-    low, high = DOUBTED
+    low, high = EVIDENCE_RANGE
     return min(1.0, max(0.0, (high - share) / (high - low)))
 
 
@@ -124,18 +129,18 @@ def _share(found: Tensor, chance: Tensor) -> float:
     above, by_chance = (cumulated(cumulated(counts.flip(1), 1).flip(1)) for counts in (found, chance))
     ratio = (above + above.sqrt() + 1) / (by_chance + 1)  # the minimum is biased by about one deviation
     ratio[by_chance < TAIL * float(chance.sum())] = 1
-    return float(ratio.min().clamp(LEAST, 1 - LEAST))
+    return float(ratio.min().clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY))
 
 
 def places_like(expected: Tensor, at: Tensor, generator: torch.Generator) -> Tensor:
     """Draw a random place with about the same estimate for each place ``at``."""
     number = expected.numel()
-    if number > MOST_COMPARED:
-        shuffled = torch.randint(number, (MOST_COMPARED,), generator=generator, device="cpu").to(at.device)
+    if number > MAX_COMPARED:
+        shuffled = torch.randint(number, (MAX_COMPARED,), generator=generator, device="cpu").to(at.device)
     else:
         shuffled = torch.randperm(number, generator=generator, device="cpu").to(at.device)
     order = shuffled[stable_order(expected[shuffled])]  # equal estimates in random order
-    if number > MOST_COMPARED:
+    if number > MAX_COMPARED:
         rank = torch.searchsorted(expected[order], expected[at], right=False)
         last = torch.searchsorted(expected[order], expected[at], right=True)
         within = torch.rand(at.numel(), generator=generator, device="cpu").to(at.device)  # among equal estimates

@@ -30,23 +30,23 @@ from dop_lightning.engine.steps.clean_entries.sorting import cumulated
 SIDE = 6
 """Minimum side of a rectangle, pixels."""
 
-SAME = 0.5 / 255
+VALUE_TOLERANCE = 0.5 / 255
 """Values count as equal if they differ by at most this, in scales of the observation."""
 
 CORNERS = 8
 """Maximum number of corners of the outline of a rectangle or of two overlapping ones; a background has more."""
 
-CLIFF = 0.03
+MIN_EDGE_STEP = 0.03
 """Minimum difference from the surrounding pixels, in scales of the observation."""
 
-STEEP = 0.5
+MIN_EDGE_FRACTION = 0.5
 """Minimum fraction of the difference that is reached one pixel from the side."""
 
-DULL = 0.65
+MAX_SURROUNDING_FLATNESS = 0.65
 """Fraction of pixels around a rectangle with one of their two most frequent values above which it belongs to a
 drawing."""
 
-DRAWN = 0.3
+MIN_DRAWING_FRACTION = 0.3
 """Fraction of pixels outside the rectangles with one of their two most frequent values above which the image is a
 drawing."""
 
@@ -54,22 +54,22 @@ LARGEST = 0.3
 """Typical maximum side of a rectangle, as a fraction of the larger side of the image; candidates may be up to twice as
 large."""
 
-MOST_PIXELS = 40_000
+MAX_PIXELS = 40_000
 """Maximum number of pixels in the bounding box of a component that is searched for rectangles; the search is slow."""
 
-ROUGH = 0.12
+MIN_NOISE_ROUGHNESS = 0.12
 """Mean |e| in a window of 5×5 pixels above which the window may be noise, in scales of the observation."""
 
-CALM = 0.5
+MAX_SURROUNDING_ROUGHNESS = 0.5
 """Maximum mean |e| around a rectangle of noise relative to that inside."""
 
 INDEPENDENT = 0.75
 """Minimum mean difference of adjacent pixels in noise relative to that of distant pixels."""
 
-EVEN = 0.12
+MIN_QUARTER_FRACTION = 0.12
 """Minimum fraction of the values of noise in each quarter of their range; letters on paper are black or white."""
 
-LOUD = 0.25
+MIN_NOISE_STEP = 0.25
 """Minimum mean difference of adjacent pixels in noise, in scales of the observation; for uniform noise it is 1/3."""
 
 
@@ -107,7 +107,7 @@ def _constant(y: Tensor, known: Tensor) -> Tensor:
     high = _windows(torch.where(known, y, -torch.inf))
     low = -_windows(torch.where(known, -y, -torch.inf))
     few = avg_pool2d(known[None].to(y.dtype), SIDE, 1)[0] >= 0.5
-    constant = ((high - low) <= SAME).all(dim=0) & few  # windows, indexed by their first pixel
+    constant = ((high - low) <= VALUE_TOLERANCE).all(dim=0) & few  # windows, indexed by their first pixel
     if not bool(constant.any()):
         return torch.zeros_like(known)
     flat = _cover(constant[None].to(y.dtype))[0] > 0
@@ -125,13 +125,17 @@ def _constant(y: Tensor, known: Tensor) -> Tensor:
             beside = _ring(each, 4) & ~flat[rows, columns] & seen
             if _is_cliff(part, each, seen) and not _is_drawn(part, beside):
                 found[rows, columns] |= each
-    return found if not bool(found.any()) or _most_frequent(y, known & ~found) <= DRAWN else torch.zeros_like(found)
+    return (
+        found
+        if not bool(found.any()) or _most_frequent(y, known & ~found) <= MIN_DRAWING_FRACTION
+        else torch.zeros_like(found)
+    )
 
 
 def _inside(one: Tensor) -> list[Tensor]:
     """Return the largest rectangles in a component with many corners, such as a rectangle connected to a background."""
     part, result = torch.where(one, 1.0, -8.0), []
-    if part.numel() > MOST_PIXELS:
+    if part.numel() > MAX_PIXELS:
         return []
     for _ in range(2):
         first, last, begin, end = _largest_sum(part)
@@ -192,13 +196,13 @@ def _is_cliff(y: Tensor, one: Tensor, known: Tensor) -> bool:
         for near, far in ((first - 1, first - 3), (last + 1, last + 3)):
             if 0 <= far < lines.shape[1]:
                 step, beyond = (lines[:, k, at].nanmedian(dim=1).values for k in (near, far))
-                cliffs.append(bool(((step >= CLIFF) & (step >= STEEP * beyond)).any()))
+                cliffs.append(bool(((step >= MIN_EDGE_STEP) & (step >= MIN_EDGE_FRACTION * beyond)).any()))
     return sum(cliffs) >= max(2, len(cliffs) - 1)
 
 
 def _is_drawn(y: Tensor, around: Tensor) -> bool:
     """Return whether the surroundings mostly have one or two values, as in a drawing."""
-    return not bool(around.any()) or _most_frequent(y, around) > DULL
+    return not bool(around.any()) or _most_frequent(y, around) > MAX_SURROUNDING_FLATNESS
 
 
 def _most_frequent(y: Tensor, places: Tensor) -> float:
@@ -214,7 +218,7 @@ def _noise(y: Tensor, known: Tensor) -> Tensor:
     found = torch.zeros_like(known)
     residual = torch.where(known, _residual(torch.where(known, y, 0.5)), 0).mean(dim=0)
     weight = avg_pool2d(known[None].to(y.dtype), 5, 1, 2)[0].clamp_min(1e-3)
-    rough = (avg_pool2d(residual[None], 5, 1, 2)[0] / weight > ROUGH) & known
+    rough = (avg_pool2d(residual[None], 5, 1, 2)[0] / weight > MIN_NOISE_ROUGHNESS) & known
     if float(rough.float().mean()) > 4 * LARGEST**2:  # most of the image is rough
         return found
     calm = float(residual[~rough & known].mean().clamp_min(2 / 255)) if bool((~rough & known).any()) else 1.0
@@ -294,10 +298,10 @@ def _is_noise(inside: Tensor, y: Tensor, one: Tensor, known: Tensor) -> bool:
         known: bool, the observed pixels of ``y``.
     """
     alongside = []
-    if min(float((inside - inside.roll(1, dim)).abs().mean(dim=(1, 2)).min()) for dim in (1, 2)) < LOUD:
+    if min(float((inside - inside.roll(1, dim)).abs().mean(dim=(1, 2)).min()) for dim in (1, 2)) < MIN_NOISE_STEP:
         return False
     quarters = ((inside - inside.amin()) / (inside.amax() - inside.amin()) * 4).long().clamp_max(3)
-    if int(quarters.flatten().bincount(minlength=4).min()) < EVEN * quarters.numel():
+    if int(quarters.flatten().bincount(minlength=4).min()) < MIN_QUARTER_FRACTION * quarters.numel():
         return False
     for dim in (1, 2):
         far = inside.shape[dim] // 2
@@ -306,4 +310,6 @@ def _is_noise(inside: Tensor, y: Tensor, one: Tensor, known: Tensor) -> bool:
     if min(alongside) < INDEPENDENT:
         return False
     residual, ring = _residual(y).mean(dim=0), _ring(one, 5, 1) & known
-    return bool(ring.any()) and float(residual[ring].mean()) <= CALM * float(residual[one & known].mean())
+    return bool(ring.any()) and float(residual[ring].mean()) <= MAX_SURROUNDING_ROUGHNESS * float(
+        residual[one & known].mean()
+    )

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.neighbours import STEPS
 
-ALIKE = 0.25
+MIN_EQUAL_FRACTION = 0.25
 """Minimum fraction of entries that equal their right neighbour. Below it, the image is not a drawing, and patterns do
 not recur."""
 
-MOST = 0.25
+MAX_OUTLIER_FRACTION = 0.25
 """Maximum fraction of outliers; with more, hardly any entry has 8 clean neighbours."""
 
 FACTOR = 6364136223846793005
@@ -54,7 +54,10 @@ def with_recurrence(y: Tensor, clean: Tensor, observed: Tensor | None = None, pe
         known, lost = known.all(dim=0, keepdim=True), lost.amax(dim=0, keepdim=True)
         prior = clean.amin(dim=0, keepdim=True)
     share = float((lost * known).sum()) / max(1, int(known.sum()))
-    if not 0 < share <= MOST or float((y[..., 1:] == y[..., :-1]).to(y.dtype).mean()) < ALIKE:
+    if (
+        not 0 < share <= MAX_OUTLIER_FRACTION
+        or float((y[..., 1:] == y[..., :-1]).to(y.dtype).mean()) < MIN_EQUAL_FRACTION
+    ):
         return clean
     values = _hash(_values(y)) if per_pixel else _values(y)
     inner = (..., slice(1, -1), slice(1, -1))

@@ -7,7 +7,7 @@ differences u, d, l, r between an entry and its four neighbours,
     ``L = ⅛ Σ max(0, v + h)``, the sum over v ∈ {u, d} and h ∈ {l, r},
 
 which is A for a single entry that is A above its surroundings. An entry is an outlier if ``S = L/σ``, minus the median
-of S in a window of 5×5, is above :data:`SIGNIFICANT`, and above :data:`SHARP` times the fine structure
+of S in a window of 5×5, is above :data:`MIN_DEVIATION`, and above :data:`MIN_LAPLACIAN_RATIO` times the fine structure
 ``F = (med₃(y) − med₇(med₃(y)))/σ``, which is large for a star and small for a single entry. Neighbours of an outlier
 that deviate significantly are outliers too, because particle tracks are several pixels long. Negative outliers are
 detected in the negated frame. σ is estimated by :mod:`~dop_lightning.engine.steps.clean_entries.level_noise`.
@@ -27,22 +27,22 @@ from dop_lightning.foundation.checks import one_of
 
 Sign = Literal["auto", "both", "positive", "negative"]
 
-SIGNIFICANT = 6.0
+MIN_DEVIATION = 6.0
 """Minimum deviation of an outlier, in standard deviations of the noise."""
 
-ALONG = 4.5
+MIN_ADJACENT_DEVIATION = 4.5
 """Minimum deviation of an entry next to an outlier, in standard deviations of the noise."""
 
-SHARP = 5.0
+MIN_LAPLACIAN_RATIO = 5.0
 """Minimum ratio of the Laplacian of an outlier to the fine structure around it."""
 
-LEAST_STRUCTURE = 0.01
+MIN_STRUCTURE = 0.01
 """Lower bound of F."""
 
 ROUNDS = 4
 """Maximum number of rounds. The medians exclude the outliers of the previous rounds."""
 
-FEW = 0.1
+MIN_SIGN_RATIO = 0.1
 """Outliers of one sign are discarded if their number relative to those of the other sign is below this."""
 
 
@@ -93,13 +93,15 @@ def _stand_out(y: Tensor, middle: Tensor, deviation: Tensor, known: Tensor) -> T
     """Return which entries are sharp and significantly above their surroundings."""
     off = (y - middle) / deviation
     laplacian = _laplacian(y) / deviation
-    candidates = (laplacian > ALONG) & (off > ALONG) & known  # few entries; subtracting the median can only reduce L
+    candidates = (
+        (laplacian > MIN_ADJACENT_DEVIATION) & (off > MIN_ADJACENT_DEVIATION) & known
+    )  # few entries; subtracting the median can only reduce L
     laplacian = torch.where(candidates, laplacian - window_median_at(laplacian, known, 5, candidates), 0)
     fine = window_median_at(y, known, 3, max_pool2d(candidates.to(y.dtype)[None], 7, stride=1, padding=3)[0] > 0)
-    structure = ((fine - window_median_at(fine, known, 7, candidates)) / deviation).clamp_min(LEAST_STRUCTURE)
-    first = (laplacian > SIGNIFICANT) & (off > SIGNIFICANT) & (laplacian > SHARP * structure) & known
+    structure = ((fine - window_median_at(fine, known, 7, candidates)) / deviation).clamp_min(MIN_STRUCTURE)
+    first = (laplacian > MIN_DEVIATION) & (off > MIN_DEVIATION) & (laplacian > MIN_LAPLACIAN_RATIO * structure) & known
     beside = max_pool2d(first.to(y.dtype)[None], 3, stride=1, padding=1)[0] > 0
-    return first | (beside & (laplacian > ALONG) & (off > ALONG) & known)
+    return first | (beside & (laplacian > MIN_ADJACENT_DEVIATION) & (off > MIN_ADJACENT_DEVIATION) & known)
 
 
 def _laplacian(y: Tensor) -> Tensor:
@@ -112,6 +114,6 @@ def _laplacian(y: Tensor) -> Tensor:
 def _of_sign(found: Tensor, above: Tensor) -> Tensor:
     """Discard the outliers of one sign if they are few compared with those of the other."""
     high, low = int((found & above).sum()), int((found & ~above).sum())
-    if low < FEW * high:
+    if low < MIN_SIGN_RATIO * high:
         return found & above
-    return found & ~above if high < FEW * low else found
+    return found & ~above if high < MIN_SIGN_RATIO * low else found

@@ -12,22 +12,22 @@ from dop_lightning.engine.steps.clean_entries.activity import activity
 from dop_lightning.engine.steps.clean_entries.medians import window_median
 from dop_lightning.engine.steps.clean_entries.places import place_evidence
 from dop_lightning.engine.steps.clean_entries.sharp import Sign, of_sign, sharp_outliers
-from dop_lightning.engine.steps.clean_entries.values import FAR, Bins, fit_values
+from dop_lightning.engine.steps.clean_entries.values import FAR_DISTANCE, Bins, fit_values
 
 SIDE = 5
 """Side of the window of the median, pixels."""
 
-FAINT = 0.06
+MAX_CLEAN_DISTANCE = 0.06
 """If all entries are within this distance of the median, in scales of the observation, there are no outliers."""
 
-NOTHING = 0.06
+MIN_OUTLIER_FRACTION = 0.06
 """Outlier fraction of the entries that stand out below which they are all clean: letters have dots, and lines have
 ends."""
 
 STRUCTURE = 0.3
 """Outlier fraction of the entries that stand out below which they mostly belong to the picture."""
 
-MANY = 0.1
+MAX_FIRST_LOOK_FRACTION = 0.1
 """Outlier fraction of all entries above which the network decides even in a noise-limited frame."""
 
 FEWEST = 1e-3
@@ -92,20 +92,20 @@ def first_look(
         found = sharp_outliers(y, known, noise, sign)
         if per_pixel:
             found = found.any(dim=0, keepdim=True).expand(y.shape)
-        if float(found.sum()) <= MANY * float(known.sum()):
+        if float(found.sum()) <= MAX_FIRST_LOOK_FRACTION * float(known.sum()):
             return FirstLook(1.0, (known & ~found).to(y.dtype), by_noise=True)
     middle = window_median(y, known, SIDE)
-    far = of_sign(y - middle, sign) & ((y - middle).abs() > FAR * scale) & known
+    far = of_sign(y - middle, sign) & ((y - middle).abs() > FAR_DISTANCE * scale) & known
     if not bool(far.any()):
-        flat = float((y - middle).abs()[known].max()) <= FAINT * scale
+        flat = float((y - middle).abs()[known].max()) <= MAX_CLEAN_DISTANCE * scale
         return FirstLook(0.0 if flat else 1.0, known.to(y.dtype), median=middle)
     places = place_evidence(y, middle, far, activity(middle), known, torch.Generator().manual_seed(0))
     few = places.share * float(far.sum()) < FEWEST * float(known.sum())
-    if places.share < NOTHING or (places.share < STRUCTURE and few):
+    if places.share < MIN_OUTLIER_FRACTION or (places.share < STRUCTURE and few):
         return FirstLook(places.share, known.to(y.dtype), median=middle)
     outlying = torch.zeros_like(y)
     outlying[far] = places.raw
-    bins = Bins.of(torch.where(known, y, middle).flatten(), middle.flatten(), FAR * scale)
+    bins = Bins.of(torch.where(known, y, middle).flatten(), middle.flatten(), FAR_DISTANCE * scale)
     at = far.flatten()
     values = fit_values(bins, outlying.flatten(), at, known.flatten())
     odds = torch.logit(places.raw) + values.outliers[at].log() - values.missed[at].log()

@@ -23,31 +23,31 @@ ROUNDS, ROUNDS_OF_RANDOM = 4, 2
 rounds of the latter, a support that is too small reinforces itself, because it excludes the entries that contradict
 it."""
 
-SAME = 0.01
+UPDATE_TOLERANCE = 0.01
 """Mean change of w in the last round, relative to the fraction of outliers, below which the interpolation counts as up
 to date."""
 
 RANDOM = 0.5
 """Diversity of the values of outliers above which they count as random."""
 
-SETTLED = 3e-4
+CONVERGENCE_TOLERANCE = 3e-4
 """The rounds end when the mean change of w is below this."""
 
-DECIDED = 0.9999
+MIN_DECIDED_PROBABILITY = 0.9999
 """If outliers have few values, entries whose probability of being clean exceeds this are not predicted again."""
 
 SAMPLE = 2000
 """Approximate number of pixels that are used to measure the error of the estimates."""
 
 
-MORE = 2.0
+MAX_SUPPORT_RATIO = 2.0
 """The first support is compared with the first look if it flags more than this many times as many entries as corrupted,
-plus :data:`FEW`."""
+plus :data:`SUPPORT_RATIO_SLACK`."""
 
-FEW = 1e-3
+SUPPORT_RATIO_SLACK = 1e-3
 """Fraction of all entries by which the support may exceed that bound."""
 
-AS_WELL = 1.05
+MAX_ERROR_RATIO = 1.05
 """Maximum error of the interpolation from the first look, relative to that from the support, to prefer the first
 look."""
 
@@ -133,14 +133,14 @@ def first_support(
             found = support(estimate)
         last = (ROUNDS_OF_RANDOM if found.is_random and not are_few(found.clean) else ROUNDS) - 1
         change = float((found.clean - before).abs().mean())
-        if change < SETTLED:
-            return found._replace(settled=number > 0 and change < SAME * float((1 - found.clean).mean()))
+        if change < CONVERGENCE_TOLERANCE:
+            return found._replace(settled=number > 0 and change < UPDATE_TOLERANCE * float((1 - found.clean).mean()))
         if number >= last:
             break
         if found.diversity > 0 and not (number > 0 and are_few(found.clean)):
             estimate = interpolate(y, found.clean, first=estimate)
         else:  # most entries are clearly clean, or have hardly changed
-            at = (found.clean <= DECIDED) | (sample & known)
+            at = (found.clean <= MIN_DECIDED_PROBABILITY) | (sample & known)
             estimate = torch.where(at, interpolate(y, found.clean, at, first=estimate), estimate)
     return found
 
@@ -161,9 +161,9 @@ def better_support(y: Tensor, look: Tensor, support: Tensor) -> Tensor:
         look: probability that each entry is clean, from the first look.
         support: probability that each entry is clean, from the first support.
     """
-    if float((1 - support).mean()) <= MORE * float((1 - look).mean()) + FEW:
+    if float((1 - support).mean()) <= MAX_SUPPORT_RATIO * float((1 - look).mean()) + SUPPORT_RATIO_SLACK:
         return support
     both = look * support
     sample = sample_of(both, 0.5)
     errors = [mean_errors(y, interpolate(y, clean, sample), both * sample)[0] for clean in (look, support)]
-    return support if errors[0] > AS_WELL * errors[1] else look  # the look if no sampled entry is clean in both
+    return support if errors[0] > MAX_ERROR_RATIO * errors[1] else look  # the look if no sampled entry is clean in both

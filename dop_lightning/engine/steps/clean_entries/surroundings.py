@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, log_student
+from dop_lightning.engine.steps.clean_entries.mixture import MIN_SCALE, log_student
 from dop_lightning.engine.steps.clean_entries.neighbours import STEPS, bordered
 
 SIDE = 5
@@ -18,16 +18,16 @@ SIDE = 5
 PRIOR = 4.0
 """Pseudocount that shrinks the local scale toward the common scale."""
 
-DOUBT = 2.0
+SHRINKAGE_PSEUDOCOUNT = 2.0
 """Pseudocount that shrinks the prediction of a residual from its neighbours toward 0."""
 
 FEWEST = 30.0
 """Minimum number of held-out clean entries for comparing errors."""
 
-MOST_FOLLOWED = 10.0
+MAX_FOLLOWED = 10.0
 """Upper bound of the ratio of the error of held-out entries to that of others."""
 
-MOST_DISTANCE = 1e3
+MAX_DISTANCE = 1e3
 """Upper bound of distances to neighbours, in scales of the observation; unobserved neighbours have this distance."""
 
 
@@ -82,7 +82,7 @@ class Surroundings:
         pull = torch.where(held_out, 0.0, 1 - 1 / followed).flatten()
         more = torch.where(held_out, followed, 1.0)
         common = error.sum() / clean.sum().clamp_min(1e-12)
-        least = LEAST_SCALE / 2 * unit
+        least = MIN_SCALE / 2 * unit
         if y.dim() != 3:
             scale = (common * more).clamp_min(least)
             return cls(estimate.flatten(), scale.flatten(), pull, residual.new_zeros(y.numel(), 0), None, unit)
@@ -94,8 +94,8 @@ class Surroundings:
 
         scale = (elsewhere(error, SIDE) + PRIOR * common) / (elsewhere(clean, SIDE) + PRIOR)
         signed = residual * clean
-        around = (_window(signed, 3) - signed) / (_window(clean, 3) - clean + DOUBT)
-        beside = (signed.sum(0) - signed) / (clean.sum(0) - clean + DOUBT / 4)
+        around = (_window(signed, 3) - signed) / (_window(clean, 3) - clean + SHRINKAGE_PSEUDOCOUNT)
+        beside = (signed.sum(0) - signed) / (clean.sum(0) - clean + SHRINKAGE_PSEUDOCOUNT / 4)
         foretold = [around] if per_pixel or len(y) == 1 else [around, beside]
         return cls(
             estimate.flatten(),
@@ -129,8 +129,8 @@ class Surroundings:
         columns += [torch.log1p((residual - part[places]).abs() / scale) for part in self.foretold.unbind(1)]
         if self.neighbours is not None:
             apart = (self.neighbours[places] - values[..., None]).abs().topk(2, dim=-1, largest=False).values
-            apart = apart.clamp_max(MOST_DISTANCE * self.unit).mean(-1)
-            columns.append((apart / self.unit + LEAST_SCALE).log())
+            apart = apart.clamp_max(MAX_DISTANCE * self.unit).mean(-1)
+            columns.append((apart / self.unit + MIN_SCALE).log())
         return torch.stack(columns, dim=-1)
 
 
@@ -138,7 +138,7 @@ def _followed(error: Tensor, clean: Tensor, held_out: Tensor) -> float:
     """Return the ratio of the error of held-out clean entries to that of other clean entries, at least 1."""
     apart, fitted = ((error[at].sum() + 1e-12) / (clean[at].sum() + 1e-9) for at in (held_out, ~held_out))
     ratio = float(apart / fitted) if float(clean[held_out].sum()) > FEWEST else 1.0
-    return min(max(ratio, 1.0), MOST_FOLLOWED)
+    return min(max(ratio, 1.0), MAX_FOLLOWED)
 
 
 def _window(values: Tensor, side: int) -> Tensor:

@@ -22,13 +22,13 @@ from dop_lightning.engine.steps.clean_entries.sorting import ascending
 KNOTS = 8
 """Number of knots of a score at quantiles of the unlabelled examples, and again of the positive examples."""
 
-APART = 0.02
+MIN_KNOT_DISTANCE = 0.02
 """Minimum distance between knots, as a fraction of the range of a score."""
 
 STEPS = 30
 """Maximum number of steps of Newton's method."""
 
-ENOUGH = 1e-6
+NEWTON_TOLERANCE = 1e-6
 """Newton's method stops when a step lowers J by less than this per unlabelled example."""
 
 
@@ -98,7 +98,7 @@ def fit_positive_unlabelled(unlabelled: Examples, positive: Examples, weights: T
             size /= 2
         beta = beta - size * step
         before, least = least, risk(beta)
-        if before - least < ENOUGH * len(base):
+        if before - least < NEWTON_TOLERANCE * len(base):
             break
     return Logistic(knots, beta)
 
@@ -151,7 +151,7 @@ def _quantiles(scores: Tensor) -> Tensor:
 def _knots(places: Tensor) -> Tensor:
     """Drop knots that are too close to each other."""
     ordered = places.sort().values
-    least = APART * float(ordered[-1] - ordered[0])
+    least = MIN_KNOT_DISTANCE * float(ordered[-1] - ordered[0])
     kept = [float(ordered[0])]
     for place in ordered[1:].tolist():
         if place - kept[-1] > least:

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
-from dop_lightning.engine.steps.clean_entries.lift import LEAST_FAR, PARTS, SHIFT, lifted
+from dop_lightning.engine.steps.clean_entries.lift import MIN_FAR_FRACTION, PARTS, SHIFT, lifted
 from dop_lightning.engine.steps.clean_entries.sorting import cumulated
 
-FAR = 0.25
+FAR_DISTANCE = 0.25
 """t, the distance beyond which an entry is far from its estimate, in scales of the observation."""
 
 BINS = 512
@@ -39,32 +39,32 @@ BINS = 512
 UNIFORM = 0.02
 """Weight of a uniform density over the range, which allows for unseen values of outliers."""
 
-SMOOTH = 16
+SMOOTHING_DEVIATION = 16
 """Standard deviation, in bins, of the smoothing that gives c̄."""
 
 FEW_VALUES = 4
 """Maximum number of values of dead and hot pixels, in bins."""
 
-OTHERS = (0.02, 0.04)
+OTHER_VALUE_RANGE = (0.02, 0.04)
 """Far entries with values other than the most frequent ones are clean if they are at most the first fraction of the far
 entries, and may be outliers from the second fraction on."""
 
-CAUTION = 2.0
+OUTLIER_DENSITY_FACTOR = 2.0
 """Factor of the density of the values of outliers, because a missed outlier costs more than a rejected clean entry. It
 is reduced for data of 8 bits: their levels lie in every other bin, where the density is already twice as large."""
 
-EXCESS = 4.0
+MAX_FREQUENCY_RATIO = 4.0
 """The frequency of a value is clipped at this many times the usual frequency in its part of the range."""
 
 INEXACT = 0.1
 """Relative error by which ρ may be too small."""
 
 
-CERTAIN = 1.0
+PARDON_ERROR = 1.0
 """Relative error of ρ that is assumed for the pardon if most far entries are outliers."""
 
 
-FREQUENT = 0.05
+MIN_PARDON_FRACTION = 0.05
 """Minimum fraction of entries with a value that is pardoned in this case: an area, not a few entries by chance."""
 
 
@@ -96,7 +96,7 @@ class Values(NamedTuple):
 
     Attributes:
         share: Σρ, the fraction of outliers, a scalar tensor.
-        outliers: q(yᵢ) of each entry times the factor :data:`CAUTION`, above 0, in units of 1/y.
+        outliers: q(yᵢ) of each entry times the factor :data:`OUTLIER_DENSITY_FACTOR`, above 0, in units of 1/y.
         missed: density at yᵢ of the values of clean entries that are far from their estimate, in the same units.
         pardon: log c(yᵢ)/c̄(yᵢ) of each entry, between 0 and the contribution of q.
         certain: pardon to use if nearly all far entries are outliers.
@@ -125,7 +125,7 @@ def other_values(bins: Bins, outlying: Tensor) -> Tensor:
     counts = _histogram(bins.values, outlying)
     frequent = counts.topk(FEW_VALUES)
     others = 1 - frequent.values.sum() / counts.sum().clamp_min(1e-30)
-    low, high = OTHERS
+    low, high = OTHER_VALUE_RANGE
     probability = ((others - low) / (high - low)).clamp(0, 1).expand(BINS).clone()
     probability[frequent.indices] = 1
     return probability[bins.values]
@@ -148,7 +148,7 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
     shares, further = (
         _share_far(expected, int(t), outlying.dtype) for t in (bins.far, ((1 + SHIFT) * bins.far).long())
     )
-    rate = outliers / shares.clamp_min(LEAST_FAR) / number  # ρ
+    rate = outliers / shares.clamp_min(MIN_FAR_FRACTION) / number  # ρ
     parts = rate.view(PARTS, -1)
     sums = parts.sum(dim=1)
     more = (lifted(_spread(parts), shares.view(PARTS, -1), further.view(PARTS, -1)) - sums).clamp_min(0)
@@ -156,14 +156,16 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
     share = rate.sum()
     even = torch.full_like(rate, 1 / BINS)
     q = torch.where(share > 0, (1 - uniform) * rate / share.clamp_min(1e-30) + uniform * even, even)
-    left, surely = (_levels((all_of_them / number - (1 + margin) * rate).clamp_min(0)) for margin in (INEXACT, CERTAIN))
-    caution = (CAUTION * (all_of_them > 0).to(q.dtype).mean()).clamp(1, CAUTION)
+    left, surely = (
+        _levels((all_of_them / number - (1 + margin) * rate).clamp_min(0)) for margin in (INEXACT, PARDON_ERROR)
+    )
+    caution = (OUTLIER_DENSITY_FACTOR * (all_of_them > 0).to(q.dtype).mean()).clamp(1, OUTLIER_DENSITY_FACTOR)
     smooth = _smooth(left) + 1e-3 / BINS
     condemned = (_levels(q) * BINS).log().clamp_min(0)
     missed = _levels(_histogram(bins.values, (1 - outlying) * (far & seen))) + 1 / BINS
     pardon, certain = (torch.minimum((c / smooth).clamp_min(1).log(), condemned) for c in (left, surely))
-    surplus = all_of_them > (1 + CERTAIN) * rate * number
-    certain = torch.where(surplus & (all_of_them >= FREQUENT * number), certain, 0)
+    surplus = all_of_them > (1 + PARDON_ERROR) * rate * number
+    certain = torch.where(surplus & (all_of_them >= MIN_PARDON_FRACTION * number), certain, 0)
     return Values(
         share,
         (caution * q / bins.width)[bins.values],
@@ -197,7 +199,7 @@ def _spread(parts: Tensor) -> Tensor:
     """Return the sum of each part, ``(PARTS,)``, without the excess of its most frequent value (dead pixels)."""
     sums, largest = parts.sum(dim=1), parts.max(dim=1).values
     usual = (sums - largest) / ((parts > 0).sum(dim=1) - 1).clamp_min(1)
-    return sums - (largest - EXCESS * usual).clamp_min(0)
+    return sums - (largest - MAX_FREQUENCY_RATIO * usual).clamp_min(0)
 
 
 def _places(values: Tensor, low: Tensor, width: Tensor) -> Tensor:
@@ -226,7 +228,7 @@ def _levels(density: Tensor) -> Tensor:
 
 def _smooth(density: Tensor) -> Tensor:
     """Blur a density with a Gaussian; mass outside the range is lost."""
-    reach = 3 * SMOOTH
+    reach = 3 * SMOOTHING_DEVIATION
     steps = torch.arange(-reach, reach + 1, dtype=density.dtype, device=density.device)
-    kernel = torch.exp(-steps.square() / (2 * SMOOTH**2))
+    kernel = torch.exp(-steps.square() / (2 * SMOOTHING_DEVIATION**2))
     return conv1d(pad(density[None, None], [reach] * 2), (kernel / kernel.sum())[None, None])[0, 0]

@@ -15,17 +15,18 @@ from torch.nn.functional import pad
 
 from dop_lightning.foundation.checks import at_least, not_negative, one_of
 from dop_lightning.foundation.machine import has_bfloat16_units, is_out_of_memory
-from dop_lightning.model.signals.abilities import Guided, Perturbed
+from dop_lightning.foundation.renamed import RenamedAttribute
+from dop_lightning.model.signals.capabilities import Guided, Perturbed
 from dop_lightning.model.signals.network import NetworkSignal
 from dop_lightning.model.signals.unet import kernels
 from dop_lightning.model.signals.unet.fused_unet import Operations, fused_forward
 from dop_lightning.model.signals.unet.skip_network import SCALES, skip_network, working_size
-from dop_lightning.model.signals.unet.streams import side_by_side
+from dop_lightning.model.signals.unet.streams import run_concurrently
 from dop_lightning.model.signals.unet.triton_kernels.available import are_usable
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.randomness import stream
 
-GUIDE = 0.5
+GUIDE_FACTOR = 0.5
 """Factor of an estimate in the input. z is in [0, 0.1], and with a larger factor the network copies the estimate."""
 
 
@@ -105,7 +106,7 @@ class SkipUNet(NetworkSignal):
         self._compiled: dict[int, Callable[[Tensor], Tensor]] | None = {} if compile else None
         self.prepared: tuple[Tensor, ...] = ()
         self._prepared_for: int | None = None
-        self._factors: Tensor | None = None  # of the perturbation, see calm_by
+        self._factors: Tensor | None = None  # of the perturbation, see scale_perturbation
         self._guides: Tensor | None = None  # estimates in the inputs, see guide_by
 
     def _make_network(self, network: Callable[..., nn.Module], problem: Problem) -> nn.Module:
@@ -133,7 +134,9 @@ class SkipUNet(NetworkSignal):
             # sigmoid in float32: with an 8-bit mantissa, rounding would be visible in images
             return torch.sigmoid(logits.to(self.dtype)[..., top : top + height, left : left + width])
 
-        images = side_by_side([partial(image, k) for k in range(self.size)], next(self.networks.parameters()).device)
+        images = run_concurrently(
+            [partial(image, k) for k in range(self.size)], next(self.networks.parameters()).device
+        )
         return torch.cat(images) if len(images) > 1 else images[0]
 
     def _perturbed(self, k: int, iteration: int, out: Tensor | None = None) -> Tensor:
@@ -148,14 +151,14 @@ class SkipUNet(NetworkSignal):
         return perturbed if self._guides is None else self._guide_(k, perturbed, z)
 
     def _guide_(self, k: int, given: Tensor, z: Tensor) -> Tensor:
-        """Replace the first channels of z in an input by ``GUIDE·estimate``, in place."""
+        """Replace the first channels of z in an input by ``GUIDE_FACTOR·estimate``, in place."""
         assert self._guides is not None
         estimate = self._guides[k]
         margins = [w - s for w, s in zip(self.working_size, self.image_size, strict=True)]
         (top, left), channels = [margin // 2 for margin in margins], estimate.shape[0]
         sides = (left, margins[1] - left, top, margins[0] - top)
         around = pad(estimate[None], sides, mode="replicate")[0] if any(sides) else estimate
-        given[..., :channels].add_(around.permute(1, 2, 0), alpha=GUIDE).sub_(z[..., :channels])
+        given[..., :channels].add_(around.permute(1, 2, 0), alpha=GUIDE_FACTOR).sub_(z[..., :channels])
         return given
 
     @property
@@ -164,7 +167,7 @@ class SkipUNet(NetworkSignal):
         return self if 2 * self.shape[0] <= self.input_channels else None
 
     def guide_by(self, estimates: Tensor) -> None:
-        """Replace the first channels of z by ``GUIDE·estimate``."""
+        """Replace the first channels of z by ``GUIDE_FACTOR·estimate``."""
         self._guides = estimates
 
     @property
@@ -172,7 +175,7 @@ class SkipUNet(NetworkSignal):
         """The signal itself."""
         return self
 
-    def calm_by(self, factors: Tensor) -> None:
+    def scale_perturbation(self, factors: Tensor) -> None:
         """Multiply the perturbation of the inputs by ``factors``."""
         self._factors = factors
 
@@ -231,3 +234,6 @@ class SkipUNet(NetworkSignal):
             )
             self._compiled = None
         return network(z)
+
+    # Old names, until version 0.3.
+    calm_by = RenamedAttribute("scale_perturbation")

@@ -15,7 +15,7 @@ def _side_streams(device: torch.device) -> tuple[torch.cuda.Stream, ...]:
     return tuple(torch.cuda.Stream(device) for _ in range(SIDE_STREAMS))
 
 
-def side_by_side(works: Sequence[Callable[[], Tensor]], device: torch.device) -> list[Tensor]:
+def run_concurrently(works: Sequence[Callable[[], Tensor]], device: torch.device) -> list[Tensor]:
     """Return the results of independent functions, which run concurrently on a GPU.
 
     The kernels and results are identical to those of sequential calls. CUDA graphs are captured including the branches:

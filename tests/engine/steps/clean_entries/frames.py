@@ -25,7 +25,7 @@ def star_field(
 
 
 def with_hits(frame: Tensor, share: float, low: float, high: float, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """A frame with cosmic rays of one pixel each, and where they are."""
+    """A frame with cosmic rays of one pixel each, and their mask."""
     source = generator(seed)
     hit = torch.rand(frame.shape, generator=source) < share
     light = low + (high - low) * torch.rand(frame.shape, generator=source)

@@ -19,7 +19,7 @@ from dop_lightning.engine.steps.clean_entries import (
     place_evidence,
 )
 from dop_lightning.engine.steps.clean_entries.activity import activity, classes
-from dop_lightning.engine.steps.clean_entries.mixture import LEAST_SCALE, NEVER
+from dop_lightning.engine.steps.clean_entries.mixture import MIN_LOG_DENSITY, MIN_SCALE
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -142,7 +142,7 @@ def test_parts_of_pixels_cannot_be_held_out() -> None:
 
 
 def test_entries_that_the_estimate_was_fitted_to_do_not_make_it_look_better_than_it_is() -> None:
-    """The held-out entries alone tell its error: else clean ones at which it is wrong were called outliers."""
+    """Only held-out entries show its error; without them, clean entries with a wrong estimate would be rejected."""
     truth = picture()
     y, clean = damaged(truth, 0.3, "random")
     held_out = torch.rand(truth.shape, generator=generator(5)) < 0.1
@@ -181,15 +181,15 @@ def test_the_fit_finds_the_share_and_the_scales() -> None:
     hit = torch.rand(40_000, generator=generator(1)) < 0.3
     residual = torch.where(hit, 2 * torch.rand(40_000, generator=generator(2)) - 1, residual)
     zeros = torch.zeros_like(residual)
-    entries = Entries(residual, kinds, zeros + math.log(0.5), zeros + NEVER, zeros)
+    entries = Entries(residual, kinds, zeros + math.log(0.5), zeros + MIN_LOG_DENSITY, zeros)
     begun = Mixture(torch.tensor(0.5), torch.tensor([1e-6, 1e-6]), torch.tensor([0.1, 0.1]))
-    fitted = begun.refit(entries, LEAST_SCALE, share_too=True)
+    fitted = begun.refit(entries, MIN_SCALE, share_too=True)
     assert float(fitted.share) == pytest.approx(0.3, abs=0.015)
     torch.testing.assert_close(fitted.scales, scales, rtol=0.08, atol=0)
     clean = fitted.clean(entries)
     assert ((clean > 0.5) == ~hit)[residual.abs() > 0.5].float().mean() > 0.97
-    assert begun.refit(entries, LEAST_SCALE, share_too=False).share == begun.share
-    plain = fit_mixture(residual, kinds, torch.full_like(residual, 0.5), (~hit).float(), LEAST_SCALE)
+    assert begun.refit(entries, MIN_SCALE, share_too=False).share == begun.share
+    plain = fit_mixture(residual, kinds, torch.full_like(residual, 0.5), (~hit).float(), MIN_SCALE)
     torch.testing.assert_close(plain.scales, fitted.scales, rtol=0.02, atol=0)
     assert float(plain.share) == pytest.approx(0.3, abs=0.015)
 
@@ -202,7 +202,7 @@ def values_of(y: Tensor, estimate: Tensor, outlying: Tensor | None = None):
 
 
 def test_density_of_outliers_is_that_of_their_values() -> None:
-    """Also of values near which many estimates lie, so that most of these outliers are not told by their distance."""
+    """Also of values near which many estimates lie, so that the distance does not identify most of these outliers."""
     estimate = torch.cat([torch.full((9000,), 0.9), torch.full((1000,), 0.1)])
     estimate += 0.02 * torch.randn(10_000, generator=generator())
     y = estimate.clone()

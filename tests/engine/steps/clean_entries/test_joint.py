@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries import clean_probability, first_support
-from dop_lightning.engine.steps.clean_entries.decorrelation import MOST_PATTERNS, Decorrelation
+from dop_lightning.engine.steps.clean_entries.decorrelation import MAX_PATTERNS, Decorrelation
 from dop_lightning.engine.steps.clean_entries.joint import are_joint
 from dop_lightning.problems.noise import RandomValuedImpulse, SaltAndPepper
 
@@ -106,7 +106,7 @@ def test_too_many_patterns_stay_unchanged() -> None:
     residual = correlated().repeat(1, 3)
     seen = torch.rand(residual.shape, generator=torch.Generator().manual_seed(1)) < 0.5
     seen[0] = True
-    assert len(seen.unique(dim=0)) > MOST_PATTERNS
+    assert len(seen.unique(dim=0)) > MAX_PATTERNS
     z, volume = Decorrelation.of(residual, seen.all(dim=1).float(), 1e-2).turned(residual, seen)
     assert z.shape == (len(residual), channels)
     incomplete = ~seen.all(dim=1)

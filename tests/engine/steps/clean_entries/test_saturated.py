@@ -1,4 +1,4 @@
-"""Areas that are black or white by themselves, under salt and pepper."""
+"""Black or white areas of the clean image under salt and pepper."""
 
 import pytest
 import torch

@@ -12,7 +12,7 @@ from dop_lightning.foundation.machine import has_bfloat16_units
 from dop_lightning.model.signals import Signal, SkipUNet
 from dop_lightning.model.signals.unet import kernels
 from dop_lightning.model.signals.unet.skip_network import Convolution, Scale, Upsample, skip_network
-from dop_lightning.model.signals.unet.skip_unet import GUIDE
+from dop_lightning.model.signals.unet.skip_unet import GUIDE_FACTOR
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from dop_lightning.problems.randomness import stream
 from tests.suites.part import assert_same_bits, draw
@@ -236,7 +236,7 @@ def test_a_guide_stands_in_the_first_channels_of_the_input(perturbation: float) 
     before, after = plain._perturbed(1, 5), guided._perturbed(1, 5)
     top, left = ((side - size) // 2 for side, size in zip(z.shape, (9, 12), strict=False))
     inside = (slice(top, top + 9), slice(left, left + 12), slice(3))
-    expected = before[inside] - z[inside] + GUIDE * guides[1].permute(1, 2, 0)
+    expected = before[inside] - z[inside] + GUIDE_FACTOR * guides[1].permute(1, 2, 0)
     torch.testing.assert_close(after[inside], expected)
     assert torch.equal(after[..., 3:], before[..., 3:])
     assert torch.equal(z, plain.input_of(1)[0]), "the fixed input stays"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dop_lightning.model.signals.unet.streams import SIDE_STREAMS, side_by_side
+from dop_lightning.model.signals.unet.streams import SIDE_STREAMS, run_concurrently
 
 
 def test_on_a_cpu_one_comes_after_the_other() -> None:
@@ -14,7 +14,7 @@ def test_on_a_cpu_one_comes_after_the_other() -> None:
         order.append(k)
         return torch.tensor(k)
 
-    results = side_by_side([lambda k=k: work(k) for k in range(20)], torch.device("cpu"))
+    results = run_concurrently([lambda k=k: work(k) for k in range(20)], torch.device("cpu"))
     assert [int(result) for result in results] == order == list(range(20))
 
 
@@ -29,7 +29,7 @@ def test_on_a_gpu_values_and_gradients_are_those_of_one_after_the_other(size: in
     for beside in (True, False):
         for _ in range(20):  # memory is given from one stream to another
             works = [lambda network=network: network(z) for network in networks]
-            results = side_by_side(works, device) if beside else [work() for work in works]
+            results = run_concurrently(works, device) if beside else [work() for work in works]
             gradients = torch.autograd.grad(
                 torch.stack(results).square().sum(), [p for n in networks for p in n.parameters()]
             )

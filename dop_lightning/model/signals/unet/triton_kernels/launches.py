@@ -13,10 +13,10 @@ from dop_lightning.model.signals.unet.triton_kernels import kernels
 SLOPE = 0.2
 EPSILON = 1e-5
 
-SHARES = 256
+MAX_PROGRAMS = 256
 """Maximum number of programs per block of channels among which the pixels of a sum are distributed."""
 
-ELEMENTS = 4096
+TILE_ELEMENTS = 4096
 """Number of elements of a tile."""
 
 CHANNELS = 64
@@ -30,7 +30,7 @@ WARPS = 8
 def _tile(channels: int) -> tuple[int, int]:
     """Return the pixels and channels of a tile, both powers of 2."""
     across = min(CHANNELS, 1 << max(channels - 1, 1).bit_length())
-    return ELEMENTS // across, across
+    return TILE_ELEMENTS // across, across
 
 
 def _blocks(count: int, size: int) -> int:
@@ -42,7 +42,7 @@ class _Sums:
 
     def __init__(self, like: Tensor, pixels: int, channels: int) -> None:
         self.pixels, self.channels = _tile(channels)
-        self.shares = min(_blocks(pixels, self.pixels), SHARES)
+        self.shares = min(_blocks(pixels, self.pixels), MAX_PROGRAMS)
         self.grid = (self.shares, _blocks(channels, self.channels))
         self.partial = torch.empty(self.shares, 2, channels, dtype=torch.float32, device=like.device)
 

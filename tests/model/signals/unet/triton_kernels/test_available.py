@@ -1,4 +1,4 @@
-"""Where the kernels in Triton are used, and what is said where they are not."""
+"""When kernels in Triton are used, and the message otherwise."""
 
 import warnings
 from collections.abc import Iterator

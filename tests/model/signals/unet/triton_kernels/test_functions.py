@@ -82,8 +82,8 @@ def test_join(skips: int, channels: int, height: int, width: int, dtype: torch.d
 def test_several_tiles_blocks_and_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     from dop_lightning.model.signals.unet.triton_kernels import launches
 
-    monkeypatch.setattr(launches, "SHARES", 2)
-    monkeypatch.setattr(launches, "ELEMENTS", 128)
+    monkeypatch.setattr(launches, "MAX_PROGRAMS", 2)
+    monkeypatch.setattr(launches, "TILE_ELEMENTS", 128)
     monkeypatch.setattr(launches, "CHANNELS", 8)
     arguments = [image(1, (10, 7, 6), torch.float32), numbers(2, 10), numbers(3, 10)]
     assert_agree(functions.activate, activated, arguments, 1)

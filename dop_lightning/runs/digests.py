@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dop_lightning.images.tiles import Mosaic
-from dop_lightning.problems.problem import MARK_LENGTH, Problem
+from dop_lightning.problems.problem import DIGEST_LENGTH, Problem
 from dop_lightning.runs.fingerprint import MODEL_WITHOUT_EFFECT, without_modules
 
 RATES = ("tau", "alpha")
@@ -39,21 +39,21 @@ def common_settings(config: Mapping[str, Any], growing: Collection[str] = ()) ->
     return {key: compact for key, value in common.items() if (compact := _compact(value)) is not None}
 
 
-def settings_mark(settings: Mapping[str, Any]) -> str:
-    """Return the mark of settings, as returned by :func:`common_settings`."""
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """Return the digest of settings, as returned by :func:`common_settings`."""
     return _hash(settings)
 
 
-def problem_mark(problem: Problem, mosaic: Mosaic | None = None) -> str:
-    """Return the mark of a problem: a hash of its observation, masks, sensing operator, seed and tiles.
+def problem_digest(problem: Problem, mosaic: Mosaic | None = None) -> str:
+    """Return the digest of a problem: a hash of its observation, masks, sensing operator, seed and tiles.
 
     The name and the truth are excluded, because they do not change the result.
 
     Args:
         problem: the whole problem.
-        mosaic: its tiles, if it is recovered in tiles. Their part of the mark follows a dash.
+        mosaic: its tiles, if it is recovered in tiles. Their part of the digest follows a dash.
     """
-    return problem.mark if mosaic is None else f"{problem.mark}-{_hash([str(mosaic.grid), len(mosaic.tiles)])}"
+    return problem.digest if mosaic is None else f"{problem.digest}-{_hash([str(mosaic.grid), len(mosaic.tiles)])}"
 
 
 def given_rates(config: Mapping[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
@@ -83,7 +83,7 @@ def given_rates(config: Mapping[str, Any], sizes: Sequence[int]) -> list[dict[st
     return [shared.setdefault(repr(of_problem), of_problem) for of_problem in rates]
 
 
-def run_mark(settings: str, problems: Sequence[str], rates: Sequence[Mapping[str, Any]]) -> str:
+def run_digest(settings: str, problems: Sequence[str], rates: Sequence[Mapping[str, Any]]) -> str:
     """Return the fingerprint of a run at its first start. It is kept when the run grows."""
     return _hash([settings, list(problems), list(rates)])
 
@@ -101,4 +101,4 @@ def _compact(value: Any) -> Any:
 
 
 def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:MARK_LENGTH]
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:DIGEST_LENGTH]

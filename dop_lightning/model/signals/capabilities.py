@@ -67,7 +67,7 @@ class Perturbed(Protocol):
 
     prepared: tuple[Tensor, ...]
 
-    def calm_by(self, factors: Tensor) -> None:
+    def scale_perturbation(self, factors: Tensor) -> None:
         """Scale the random perturbation by ``factors``, ``(K,)`` on the CPU.
 
         The array is read at each iteration, and may change between iterations.

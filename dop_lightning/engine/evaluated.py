@@ -6,7 +6,7 @@ Shapes: K problems of a batch.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
-from dop_lightning.engine.abreast import threads_of
+from dop_lightning.engine.concurrency import threads_of
 from dop_lightning.engine.outcome import Outcome, Record, Status
 from dop_lightning.engine.state import Evaluation, State
 from dop_lightning.problems.problem import ProblemBatch
@@ -16,7 +16,7 @@ Scorers = Callable[[State], Scorer]
 """Returns the scorer of a batch."""
 
 
-class Look:
+class EvaluatedBatch:
     """A batch at an evaluation. Evaluation and scores are computed on first access.
 
     Args:
@@ -58,7 +58,7 @@ class Look:
         return self._scorer(self.state).curves(seen.signal, seen.corruption, seen.loss, seen.average)
 
 
-class Ending(Look):
+class Ending(EvaluatedBatch):
     """Problems of a batch that end together, before they leave the batch.
 
     Args:
@@ -66,7 +66,7 @@ class Ending(Look):
         scorer: returns the scorer of a batch.
         records: progress of each problem, by name.
         ends: status of each problem that ends, by its position in the batch.
-        look: an earlier view of the batch at the same iteration, if any; its evaluation and scores are reused.
+        batch: an earlier view of the batch at the same iteration, if any; its evaluation and scores are reused.
     """
 
     def __init__(
@@ -75,13 +75,15 @@ class Ending(Look):
         scorer: Scorers,
         records: Mapping[str, Record],
         ends: Mapping[int, Status],
-        look: Look | None = None,
+        batch: EvaluatedBatch | None = None,
     ) -> None:
         super().__init__(state, scorer)
         self.ends = dict(ends)
         self._records = records
-        if look is not None:
-            self.__dict__.update({key: look.__dict__[key] for key in ("evaluation", "scores") if key in look.__dict__})
+        if batch is not None:
+            self.__dict__.update(
+                {key: batch.__dict__[key] for key in ("evaluation", "scores") if key in batch.__dict__}
+            )
 
     @property
     def names(self) -> dict[int, str]:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dop_lightning.engine.abreast import Abreast, abreast, has_one_thread, turns
+from dop_lightning.engine.concurrency import ConcurrentBatches, concurrent_batches, concurrent_groups, has_one_thread
 from dop_lightning.engine.descent import BatchState
-from dop_lightning.engine.look import Look
+from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.state import OutOfMemoryError, State
 from dop_lightning.images.presets import PRESETS
@@ -49,9 +49,9 @@ def test_bits_are_those_of_one_thread(threads: int) -> None:
     alone = states(tiles())
     assert [state.advance(30) for state in alone] == [[]] * 3
     torch.set_num_threads(threads)
-    together, at_work = Abreast(), states(tiles())
+    together, at_work = ConcurrentBatches(), states(tiles())
     for end in (10, 30):
-        for turn in turns(at_work, threads):
+        for turn in concurrent_groups(at_work, threads):
             assert len(turn) <= threads
             assert together.advance(turn, [end - state.iteration for state in turn]) == [[]] * len(turn)
     assert torch.get_num_threads() == threads
@@ -64,25 +64,25 @@ def test_bits_are_those_of_one_thread(threads: int) -> None:
 def test_turns_keep_the_order_and_take_tiles_together() -> None:
     first, second, third = states(tiles())
     (whole,) = states([Problem("whole", torch.rand(1, 40, 40))])
-    assert [len(turn) for turn in turns([first, second, third, whole], 2)] == [2, 1, 1]
-    assert list(turns([first, whole, second, third], 2)) == [[first], [whole], [second, third]]
-    assert list(turns([], 2)) == []
+    assert [len(turn) for turn in concurrent_groups([first, second, third, whole], 2)] == [2, 1, 1]
+    assert list(concurrent_groups([first, whole, second, third], 2)) == [[first], [whole], [second, third]]
+    assert list(concurrent_groups([], 2)) == []
 
 
 def test_what_is_large_or_no_tile_has_all_threads() -> None:
     torch.set_num_threads(3)
-    assert abreast(states(tiles()[:1])[0]) == 3
+    assert concurrent_batches(states(tiles()[:1])[0]) == 3
     (whole,) = states([Problem("whole", torch.rand(1, 32, 33))])
     assert not has_one_thread(whole)
     large = Problem("large", torch.rand(1, 300, 300))
     (large,) = (replace(large, part=part.part) for part in tiles()[:1])
-    assert abreast(states([large])[0]) == 1
+    assert concurrent_batches(states([large])[0]) == 1
 
 
 def test_a_tiny_image_has_one_thread() -> None:
     tiny, other = states([Problem(name, torch.rand(1, 32, 32)) for name in ("tiny", "other")])
     assert has_one_thread(tiny)
-    assert list(turns([tiny, other], 2)) == [[tiny, other]]
+    assert list(concurrent_groups([tiny, other], 2)) == [[tiny, other]]
 
 
 def test_a_network_that_draws_numbers_of_the_process_has_its_turn_alone() -> None:
@@ -99,7 +99,7 @@ def test_an_evaluation_has_the_threads_of_an_advance(size: int, monkeypatch: pyt
     (state,) = states([Problem("photo", torch.rand(1, size, size))])
     seen = []
     monkeypatch.setattr(state, "evaluate", lambda: seen.append(torch.get_num_threads()))
-    assert Look(state, no_scorer).evaluation is None
+    assert EvaluatedBatch(state, no_scorer).evaluation is None
     assert seen == [1 if size == 16 else 3]
     assert torch.get_num_threads() == 3
 
@@ -112,14 +112,14 @@ def test_a_tiny_image_has_the_bits_of_one_thread(threads: int) -> None:
     for count in (1, threads):
         torch.set_num_threads(count)
         at_work = states(problems)
-        Abreast().advance(at_work, [20, 20])
-        signals.append([Look(state, no_scorer).evaluation.signal for state in at_work])
+        ConcurrentBatches().advance(at_work, [20, 20])
+        signals.append([EvaluatedBatch(state, no_scorer).evaluation.signal for state in at_work])
     assert all(torch.equal(one, other) for one, other in zip(*signals, strict=True))
 
 
 def test_a_tile_that_does_not_fit_leaves_the_others_be(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(2)
-    monkeypatch.setattr("dop_lightning.engine.abreast.has_one_thread", lambda state: True)
+    monkeypatch.setattr("dop_lightning.engine.concurrency.has_one_thread", lambda state: True)
     seen = set()
 
     class Noting(Counting):
@@ -132,7 +132,7 @@ def test_a_tile_that_does_not_fit_leaves_the_others_be(monkeypatch: pytest.Monke
     counter.most = 1
     one = Noting(ProblemBatch(tiles()[:1]), counter)
     two = Noting(ProblemBatch(tiles()[1:]), counter)
-    became = Abreast().advance([one, two], [5, 5])
+    became = ConcurrentBatches().advance([one, two], [5, 5])
     assert became[0] == []
     assert isinstance(became[1], OutOfMemoryError)
     assert one.iteration == 5
@@ -142,7 +142,7 @@ def test_a_tile_that_does_not_fit_leaves_the_others_be(monkeypatch: pytest.Monke
 
 def test_an_error_is_raised_once_all_have_come_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(2)
-    monkeypatch.setattr("dop_lightning.engine.abreast.has_one_thread", lambda state: True)
+    monkeypatch.setattr("dop_lightning.engine.concurrency.has_one_thread", lambda state: True)
 
     class Failing(Counting):
         def advance(self, iterations: int) -> list[int]:
@@ -151,6 +151,6 @@ def test_an_error_is_raised_once_all_have_come_to_an_end(monkeypatch: pytest.Mon
     counter = Counter()
     bad, good = (kind(ProblemBatch(tiles()[:1]), counter) for kind in (Failing, Counting))
     with pytest.raises(ValueError, match="tau must be above 0"):
-        Abreast().advance([bad, good], [5, 5])
+        ConcurrentBatches().advance([bad, good], [5, 5])
     assert good.iteration == 5
     assert torch.get_num_threads() == 2

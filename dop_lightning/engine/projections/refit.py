@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 from dop_lightning.engine.projections.low_rank import LowRank, orthonormal
-from dop_lightning.engine.projections.ranks import ALONE, Alone
+from dop_lightning.engine.projections.ranks import SINGLE_PROCESS, SingleProcess
 from dop_lightning.engine.robust_codes import robust_codes
 
-SIGNIFICANT = 4.0
+MIN_STANDARD_DEVIATIONS = 4.0
 """Standard deviations of a binomial variable by which the outlier count of a lost row exceeds its mean."""
 
-MOST = 0.2
+MAX_LOST_FRACTION = 0.2
 """Maximum fraction of lost rows; if there are more, the model does not fit and none is refitted."""
 
-BETTER = 0.9999
+MAX_ERROR_RATIO = 0.9999
 """Codes are replaced only if the sum of absolute residuals falls below this multiple of the previous sum."""
 
 
-def lost_rows(outliers: Tensor, observed: Tensor, ranks: Alone = ALONE) -> Tensor:
+def lost_rows(outliers: Tensor, observed: Tensor, ranks: SingleProcess = SINGLE_PROCESS) -> Tensor:
     """Return the positions of rows with significantly more outliers than the median row.
 
     Args:
@@ -35,10 +35,12 @@ def lost_rows(outliers: Tensor, observed: Tensor, ranks: Alone = ALONE) -> Tenso
     counts, size = outliers.double(), observed.double()
     share = ranks.median(counts / size.clamp_min(1))
     spread = (size * share * (1 - share)).clamp_min(1).sqrt()
-    return torch.nonzero(counts > size * share + SIGNIFICANT * spread).flatten()
+    return torch.nonzero(counts > size * share + MIN_STANDARD_DEVIATIONS * spread).flatten()
 
 
-def refitted(rows: Tensor, mask: Tensor | None, codes: Tensor, right: Tensor, ranks: Alone = ALONE) -> Tensor:
+def refitted(
+    rows: Tensor, mask: Tensor | None, codes: Tensor, right: Tensor, ranks: SingleProcess = SINGLE_PROCESS
+) -> Tensor:
     """Refit rows by least absolute deviations and return their codes, ``(q, r)``; keep codes that fit better already.
 
     Args:
@@ -54,12 +56,12 @@ def refitted(rows: Tensor, mask: Tensor | None, codes: Tensor, right: Tensor, ra
         r = (rows - of @ right.mT).abs()
         return ranks.sum((r if mask is None else r * mask).sum(dim=1))
 
-    better = residual(found) < BETTER * residual(codes)
+    better = residual(found) < MAX_ERROR_RATIO * residual(codes)
     return torch.where(better[:, None], found, codes)
 
 
 def with_rows(
-    estimate: LowRank, rows: Tensor, observed: Tensor, mask: Tensor | None, ranks: Alone = ALONE
+    estimate: LowRank, rows: Tensor, observed: Tensor, mask: Tensor | None, ranks: SingleProcess = SINGLE_PROCESS
 ) -> tuple[LowRank, bool]:
     """Refit some rows of the estimate to their observation; return the estimate and whether any row changed.
 
@@ -79,11 +81,11 @@ def with_rows(
     left[rows, :r] = after
     left[rows, r:] = 0
     ones = torch.ones_like(estimate.values)
-    return orthonormal(left, ones, estimate.right[ranks.own(m)], r, ranks).completed(m, ranks), True
+    return orthonormal(left, ones, estimate.right[ranks.own(m)], r, ranks).gather_right(m, ranks), True
 
 
 def with_columns(
-    estimate: LowRank, columns: Tensor, observed: Tensor, mask: Tensor | None, ranks: Alone = ALONE
+    estimate: LowRank, columns: Tensor, observed: Tensor, mask: Tensor | None, ranks: SingleProcess = SINGLE_PROCESS
 ) -> tuple[LowRank, bool]:
     """Refit some columns of the estimate to their observation; return the estimate and whether any column changed.
 
@@ -98,11 +100,11 @@ def with_columns(
     right = estimate.right * estimate.values.to(estimate.right)
     before = right[columns, :r]
     seen = None if mask is None else mask.mT
-    (after,) = ranks.same(refitted(observed.mT, seen, before, estimate.left[:, :r], ranks))
+    (after,) = ranks.broadcast(refitted(observed.mT, seen, before, estimate.left[:, :r], ranks))
     if torch.equal(before, after):
         return estimate, False
     right[columns, :r] = after
     right[columns, r:] = 0
     ones = torch.ones_like(estimate.values)
     found = orthonormal(right[ranks.own(m)], ones, estimate.left, r, ranks)
-    return LowRank(found.right, found.values, found.left, r).completed(m, ranks), True
+    return LowRank(found.right, found.values, found.left, r).gather_right(m, ranks), True

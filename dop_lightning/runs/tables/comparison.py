@@ -10,7 +10,7 @@ from typing import Any
 from dop_lightning.runs.find import named_runs
 from dop_lightning.runs.folder import RunFolder
 from dop_lightning.runs.results import summary_columns, write_table
-from dop_lightning.runs.status import is_at_work
+from dop_lightning.runs.status import is_running
 from dop_lightning.runs.sweeps.axes import short_names
 from dop_lightning.runs.sweeps.record import recorded
 
@@ -86,7 +86,7 @@ def _read_run(run: Path, name: str) -> RunTable:
         if number
     ]
     said = ", ".join(missing)
-    if missing and is_at_work(run):
+    if missing and is_running(run):
         said += "; still running, see dop status"
     return RunTable(name, axes, results, said, problems, _listed(folder, results))
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dop_lightning.engine.projections.ranks import ALONE
+from dop_lightning.engine.projections.ranks import SINGLE_PROCESS
 from dop_lightning.foundation.saved_state import save_state
-from dop_lightning.matrices.ranked import PROGRESS, require_rows, text_of_first, with_own_rows
+from dop_lightning.matrices.distributed import PROGRESS, require_rows, text_of_first, with_own_rows
 
 LEFT = torch.arange(30.0).view(10, 3)
 
@@ -50,5 +50,5 @@ def test_a_rank_needs_16_rows_and_a_column() -> None:
 
 
 def test_one_process_has_the_text_of_the_first() -> None:
-    assert text_of_first(lambda: "Größe 3×4", ALONE) == "Größe 3×4"
-    assert text_of_first(str, ALONE) == ""
+    assert text_of_first(lambda: "Größe 3×4", SINGLE_PROCESS) == "Größe 3×4"
+    assert text_of_first(str, SINGLE_PROCESS) == ""

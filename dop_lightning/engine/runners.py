@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from dop_lightning.engine.look import Ending
+from dop_lightning.engine.evaluated import Ending
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.roster import TILES_AT_WORK, Roster
 from dop_lightning.engine.run import Listener, Run
@@ -25,12 +25,12 @@ class _Endings(Listener):
         self.endings.append(ending)
 
 
-def tiles_at_work(method: Procedure) -> int | None:
+def max_active_tiles(method: Procedure) -> int | None:
     """Return the maximum number of active tiles; ``None`` for no limit, since filters keep no state."""
-    return wholes_at_work() if isinstance(method, Method) else None
+    return max_active_images() if isinstance(method, Method) else None
 
 
-def wholes_at_work() -> int:
+def max_active_images() -> int:
     """Return the maximum number of active images if their states are saved when they end."""
     return max(TILES_AT_WORK, 2 * torch.get_num_threads())
 
@@ -67,7 +67,7 @@ def run_batches(
         ValueError: an argument is out of range.
     """
     names = [name for batch in batches for name in batch.names]
-    at_once = tiles_at_work(method)
+    at_once = max_active_tiles(method)
     roster = Roster(method, batches, tau, alpha, names, torch.device(device), keeps_states=False, at_once=at_once)
     Run(
         roster,

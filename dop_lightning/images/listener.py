@@ -9,7 +9,7 @@ from dop_lightning.images.pictures import Picture
 from dop_lightning.images.progress import Report
 
 
-class Follower:
+class ProgressListener:
     """Callbacks of a recovery. Override the methods that you need.
 
     All methods are called in the thread of ``recover_image``.
@@ -34,34 +34,36 @@ class Follower:
         return False
 
 
-_FOLLOWER: ContextVar[Follower | None] = ContextVar("follower", default=None)
+_LISTENER: ContextVar[ProgressListener | None] = ContextVar("progress_listener", default=None)
 
 
 @contextmanager
-def followed_by(follower: Follower) -> Iterator[None]:
-    """Use ``follower`` for the calls of ``recover_image`` within this context, in the current thread."""
-    token = _FOLLOWER.set(follower)
+def use_listener(listener: ProgressListener) -> Iterator[None]:
+    """Use ``listener`` for the calls of ``recover_image`` within this context, in the current thread."""
+    token = _LISTENER.set(listener)
     try:
         yield
     finally:
-        _FOLLOWER.reset(token)
+        _LISTENER.reset(token)
 
 
-def follower() -> Follower | None:
-    """Return the follower of the current thread, if any."""
-    return _FOLLOWER.get()
+def current_listener() -> ProgressListener | None:
+    """Return the listener of the current thread, if any."""
+    return _LISTENER.get()
 
 
 @contextmanager
-def followed(stop: Callable[[], bool], report: Report, total: int) -> Iterator[tuple[Callable[[], bool], Report]]:
-    """Pass progress to the follower of the current thread as well, and stop if it requests that.
+def report_to_listener(
+    stop: Callable[[], bool], report: Report, total: int
+) -> Iterator[tuple[Callable[[], bool], Report]]:
+    """Pass progress to the listener of the current thread as well, and stop if it requests that.
 
     Args:
         stop: returns whether to stop for another reason.
         report: called with the number of iterations done, and scores.
         total: iterations of all images and tiles.
     """
-    found = follower()
+    found = current_listener()
     if found is None:
         yield stop, report
         return

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.projections.ranks import Alone, Ranks
+from dop_lightning.engine.projections.ranks import Ranks, SingleProcess
 from dop_lightning.engine.projections.saved import saved_progress
 from dop_lightning.engine.projections.solver import Recovery
-from dop_lightning.engine.projections.sweep import LEAST_HEIGHT, strips_of
+from dop_lightning.engine.projections.sweep import MIN_HEIGHT, strips_of
 from dop_lightning.foundation import interrupts
 from dop_lightning.foundation.atomic import record_file, write_atomically
 from dop_lightning.foundation.saved_state import load_state, save_state
@@ -51,15 +51,15 @@ def require_rows(n: int, m: int, size: int, name: str) -> None:
     Raises:
         ValueError: there are more ranks than strips of 16 rows, or more than columns.
     """
-    most = min(n // LEAST_HEIGHT, m)
+    most = min(n // MIN_HEIGHT, m)
     if size > most:
         raise ValueError(
             f"{name}: the {n} rows and {m} columns can be distributed over at most {max(1, most)} processes, with at "
-            f"least {LEAST_HEIGHT} rows each, got {size} processes"
+            f"least {MIN_HEIGHT} rows each, got {size} processes"
         )
 
 
-def text_of_first(make: Callable[[], str], ranks: Alone) -> str:
+def text_of_first(make: Callable[[], str], ranks: SingleProcess) -> str:
     """Return the result of ``make``, which is only called on rank 0.
 
     Args:
@@ -67,17 +67,17 @@ def text_of_first(make: Callable[[], str], ranks: Alone) -> str:
         ranks: processes that share the rows.
     """
     text = make().encode() if ranks.rank == 0 else b""
-    (length,) = ranks.same(torch.tensor(len(text), device=ranks.device))
+    (length,) = ranks.broadcast(torch.tensor(len(text), device=ranks.device))
     if not int(length):
         return ""
     codes = list(text) if ranks.rank == 0 else [0] * int(length)
-    (same,) = ranks.same(torch.tensor(codes, dtype=torch.uint8, device=ranks.device))
-    return bytes(same.tolist()).decode()
+    (broadcast,) = ranks.broadcast(torch.tensor(codes, dtype=torch.uint8, device=ranks.device))
+    return bytes(broadcast.tolist()).decode()
 
 
 def run_passes(
     recovery: Recovery,
-    ranks: Alone,
+    ranks: SingleProcess,
     folder: Path,
     about: Mapping[str, Any],
     seconds: float,
@@ -138,7 +138,7 @@ def run_passes(
         raise
 
 
-def _agreed(recovery: Recovery, ranks: Alone, reason: Stop, is_due: bool) -> tuple[Stop, bool]:
+def _agreed(recovery: Recovery, ranks: SingleProcess, reason: Stop, is_due: bool) -> tuple[Stop, bool]:
     """Return the reason of any rank to stop, and whether rank 0 requests a save.
 
     Raises:
@@ -152,7 +152,7 @@ def _agreed(recovery: Recovery, ranks: Alone, reason: Stop, is_due: bool) -> tup
     return REASONS[int(every[:, 0].max())], bool(every[0, 1])
 
 
-def save_together(progress: Mapping[str, Any], ranks: Alone, folder: Path, content: Mapping[str, Any]) -> None:
+def save_together(progress: Mapping[str, Any], ranks: SingleProcess, folder: Path, content: Mapping[str, Any]) -> None:
     """Save the progress: first the rows of all ranks, then the common state with the names of their files.
 
     A single rank saves one file.

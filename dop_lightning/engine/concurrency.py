@@ -17,7 +17,7 @@ import torch
 from dop_lightning.engine.state import OutOfMemoryError, State
 from dop_lightning.foundation.thread_count import set_threads_here, threads_here
 
-TINY = 32 * 32
+MAX_TINY_PIXELS = 32 * 32
 """Maximum number of pixels of whole images that use one thread. Their network runs at 64×64 pixels, like that of a
 single pixel."""
 
@@ -31,7 +31,7 @@ def is_small(tile: Sequence[int]) -> bool:
     >>> is_small((128, 128)), is_small((512, 512))
     (True, False)
     """
-    return math.prod(tile) <= State.largest_abreast
+    return math.prod(tile) <= State.max_concurrent_pixels
 
 
 def has_one_thread(state: State) -> bool:
@@ -40,12 +40,14 @@ def has_one_thread(state: State) -> bool:
     Whole images whose network may use the global random generator (``capturable`` is false) are advanced one by one.
     """
     problems = state.problems
-    if problems.device.type != "cpu" or not state.runs_one_by_one:
+    if problems.device.type != "cpu" or not state.is_sequential:
         return False
     size = problems.signal_shape[1:]
     if all(problem.part is not None for problem in problems):
-        return math.prod(size) <= state.largest_abreast
-    return len(size) == 2 and math.prod(size) <= TINY and state.signal is not None and state.signal.capturable
+        return math.prod(size) <= state.max_concurrent_pixels
+    return (
+        len(size) == 2 and math.prod(size) <= MAX_TINY_PIXELS and state.signal is not None and state.signal.capturable
+    )
 
 
 @contextmanager
@@ -59,12 +61,12 @@ def threads_of(state: State) -> Iterator[None]:
         yield
 
 
-def abreast(state: State) -> int:
+def concurrent_batches(state: State) -> int:
     """Return the number of batches like this one that are advanced concurrently."""
     return torch.get_num_threads() if has_one_thread(state) else 1
 
 
-def turns(states: Sequence[State], threads: int) -> Iterator[list[State]]:
+def concurrent_groups(states: Sequence[State], threads: int) -> Iterator[list[State]]:
     """Yield the batches in order, in groups that are advanced concurrently.
 
     Args:
@@ -76,7 +78,7 @@ def turns(states: Sequence[State], threads: int) -> Iterator[list[State]]:
         yield from (together[begin : begin + size] for begin in range(0, len(together), size))
 
 
-class Abreast:
+class ConcurrentBatches:
     """Advances the batches of a turn, in a thread pool if each of them uses one thread."""
 
     def __init__(self) -> None:
@@ -84,7 +86,7 @@ class Abreast:
         self._size = 0
 
     def advance(self, states: Sequence[State], iterations: Sequence[int]) -> list[Advanced]:
-        """Advance each batch of a group from :func:`turns` by its number of iterations, and return the results."""
+        """Advance each batch of a group by its number of iterations, and return the results."""
         threads = torch.get_num_threads()
         if threads == 1 or not has_one_thread(states[0]):
             return [_advance(state, number) for state, number in zip(states, iterations, strict=True)]

@@ -8,7 +8,7 @@ import torch
 from dop_lightning.images.tiles import cut
 from dop_lightning.model.operators import GaussianMeasurements
 from dop_lightning.problems.problem import Problem
-from dop_lightning.runs.marks import common_settings, given_rates, problem_mark, settings_mark
+from dop_lightning.runs.digests import common_settings, given_rates, problem_digest, settings_digest
 
 CONFIG = {
     "model": {"tau": 0.002, "alpha": None, "block": 100, "signal": {"class_path": "Factor", "init_args": {"rank": 3}}},
@@ -19,9 +19,9 @@ CONFIG = {
 }
 
 
-def mark(**sections: dict) -> str:
+def digest(**sections: dict) -> str:
     config = {key: {**section, **sections.get(key, {})} for key, section in CONFIG.items()}  # type: ignore[dict-item]
-    return settings_mark(common_settings(config, {"n", "seeds"}))
+    return settings_digest(common_settings(config, {"n", "seeds"}))
 
 
 def of_data(**arguments: object) -> dict:
@@ -40,7 +40,7 @@ def of_data(**arguments: object) -> dict:
     ],
 )
 def test_settings_that_do_not_concern_all_problems_have_no_part(sections: dict) -> None:
-    assert mark(**sections) == mark()
+    assert digest(**sections) == digest()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_settings_that_do_not_concern_all_problems_have_no_part(sections: dict) 
     ],
 )
 def test_settings_that_concern_all_problems_are_told_apart(sections: dict) -> None:
-    assert mark(**sections) != mark()
+    assert digest(**sections) != digest()
 
 
 def test_a_problem_is_told_by_its_data() -> None:
@@ -77,17 +77,17 @@ def test_a_problem_is_told_by_its_data() -> None:
         replace(measured, sensing=GaussianMeasurements(4, symmetric=True)),
         replace(measured, signal_shape=(3, 3)),
     ]
-    assert len({problem_mark(each) for each in [problem, *others]}) == 13
+    assert len({problem_digest(each) for each in [problem, *others]}) == 13
     same = replace(problem, name="b", truth=torch.zeros(2, 2), observation=y.T.contiguous().T)
-    assert problem_mark(same) == problem_mark(problem)
+    assert problem_digest(same) == problem_digest(problem)
 
 
 def test_tiles_are_a_part_of_their_own() -> None:
     image = Problem("a", torch.rand(1, 20, 20), data_range=1.0)
-    marks = [problem_mark(image, cut(image, *tiles)) for tiles in ((8, 0), (8, 4), (16, 0), (32, 0))]
-    assert len(set(marks)) == 4
-    assert {each.partition("-")[0] for each in marks} == {problem_mark(image)}
-    assert marks[3] == problem_mark(image)  # not cut
+    digests = [problem_digest(image, cut(image, *tiles)) for tiles in ((8, 0), (8, 4), (16, 0), (32, 0))]
+    assert len(set(digests)) == 4
+    assert {each.partition("-")[0] for each in digests} == {problem_digest(image)}
+    assert digests[3] == problem_digest(image)  # not cut
 
 
 def test_rates_are_those_of_the_parts_of_a_problem() -> None:
