@@ -213,7 +213,7 @@ def processes_named(name: str) -> list[str]:
 
 @pytest.fixture
 def slow_compiler(tmp_path, monkeypatch):
-    """A compiler that fails for one source, and takes minutes, in a process of its own, for the others."""
+    """A compiler that fails for one source, and takes minutes, in a child process, for the others."""
     failing = "case $* in *krige.cpp*) sleep 0.5; echo krige.cpp:1: error: wrong >&2; exit 1;; esac"
     text = f'[ "$1" = --version ] && exit; {failing}; touch "$TMPDIR/half"; sh -c "sleep 300; : {tmp_path}"; exit 0'
     monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, text)))
