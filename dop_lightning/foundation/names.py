@@ -54,7 +54,7 @@ def printable(text: str) -> str:
 
     Control characters, and bytes that are not valid UTF-8 (lone surrogates in Python), are replaced by U+FFFD.
 
-    >>> legible("a\nb"), legible("photo (1)")
+    >>> printable("a\nb"), printable("photo (1)")
     ('a�b', 'photo (1)')
     """
     return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)

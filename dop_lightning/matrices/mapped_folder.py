@@ -31,7 +31,7 @@ COPY = "observation"
 def advice(ranks: SingleProcess) -> str:
     """Return a suggestion for matrices whose projections are not confirmed.
 
-    >>> advice(Alone())
+    >>> advice(SingleProcess())
     'DOP requires the matrix in memory, so raise --max-memory'
     """
     if ranks.size == 1:

@@ -26,7 +26,7 @@ def describe(points: Sequence[Point], states: Mapping[str, str]) -> str:
 def align_rows(rows: Sequence[Sequence[str]]) -> str:
     """Align rows of cells as columns of text.
 
-    >>> print(aligned([["a", "b"], ["long", "c"]]))
+    >>> print(align_rows([["a", "b"], ["long", "c"]]))
     a     b
     long  c
     """
@@ -38,7 +38,7 @@ def align_rows(rows: Sequence[Sequence[str]]) -> str:
 def count_states(states: Mapping[str, str]) -> str:
     """Count the points in each state.
 
-    >>> counted({"a": "finished", "b": "to do", "c": "to do"})
+    >>> count_states({"a": "finished", "b": "to do", "c": "to do"})
     '3 points: 1 finished, 2 to do'
     """
     count = Counter(states.values())

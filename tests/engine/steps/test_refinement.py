@@ -207,7 +207,7 @@ def test_what_was_not_observed_is_filled_in_and_the_rest_kept() -> None:
 
 
 def test_dead_lines_are_certain_where_nothing_else_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"GUESSED": 0.0, "SMALL": 0.0}.items():  # no output is good enough
+    for name, value in {"MAX_INFORMATIVE_ERROR": 0.0, "SMALL": 0.0}.items():  # no output is good enough
         monkeypatch.setattr(f"dop_lightning.engine.steps.refinement.{name}", value)
     given = make_batch(0)[0]
     y = given.observation
