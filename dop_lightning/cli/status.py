@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dop_lightning.cli.options import OptionParser
 from dop_lightning.foundation.checks import positive
+from dop_lightning.foundation.terminal import is_terminal
 from dop_lightning.runs.status import ENDS, STATUSES, RunStatus, read_status
 from dop_lightning.runs.sweeps.plan import align_rows
 
@@ -64,7 +65,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     while True:
         runs = read_status(options.runs)
         text = _json(runs, pause is not None) if options.json else describe(runs, options.each)
-        clear = "\x1b[H\x1b[2J" if pause is not None and sys.stdout.isatty() and not options.json else ""
+        clear = "\x1b[H\x1b[2J" if pause is not None and is_terminal(sys.stdout) and not options.json else ""
         print(f"{clear}{text}", flush=True)
         if pause is None or all(each.status not in ("running", "starting", "waiting") for each in runs):
             return EXIT_FAILED if any(each.has_failed for each in runs) else 0

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dop_lightning.foundation.quiet import quiet
+from dop_lightning.foundation.terminal import is_terminal
 
 SHOWN = {"psnr": "psnr {:.2f} dB", "loss": "loss {:.3g}"}
 """Formats of scores by tag; the first available score is shown."""
@@ -19,10 +20,12 @@ def progress_bar(wanted: bool | None, total: int) -> Iterator[Report]:
     """Show a progress bar if requested, and yield the function that advances it.
 
     Args:
-        wanted: whether to show the bar; ``None`` shows it in notebooks and if stderr is a terminal.
+        wanted: whether to show the bar; ``None`` shows it in notebooks and if stderr is a terminal. Programs without
+            stderr have no bar.
         total: total number of iterations.
     """
-    if not (in_notebook() or sys.stderr.isatty() if wanted is None else wanted):
+    shown = in_notebook() or is_terminal(sys.stderr) if wanted is None else wanted
+    if not shown or sys.stderr is None:
         yield lambda *_: None
         return
     with quiet():  # no warning if ipywidgets is missing: a text bar is fine

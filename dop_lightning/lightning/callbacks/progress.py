@@ -12,6 +12,7 @@ from tqdm import tqdm
 from dop_lightning.engine.state import State
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.launched import gives_all_away
+from dop_lightning.foundation.terminal import is_terminal
 from dop_lightning.foundation.units import format_duration
 from dop_lightning.lightning.callbacks.estimate import estimate_time
 from dop_lightning.lightning.callbacks.load import OtherLoad, describe
@@ -97,7 +98,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
         self._file = ProgressFile.of_environment()
         self._write_file()
         self._next_line = begin + self._stride()
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             form = "{n:.0f}/{total_fmt} iterations |{bar}|{postfix}"
             if self._maximum == 1:
                 form = "{percentage:.0f} % |{bar}|{postfix}"

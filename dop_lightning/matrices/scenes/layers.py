@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dop_lightning.foundation.atomic import write_batch
+from dop_lightning.foundation.terminal import is_terminal
 from dop_lightning.images.formats import write_image
 from dop_lightning.images.pictures import Picture, comparison
 from dop_lightning.matrices.scenes.background import Background
@@ -195,7 +196,7 @@ class _Progress:
 
     def __init__(self, name: str, total: int) -> None:
         self._name, self._total, self._count = name, total, 0
-        self._bar = tqdm(desc=f"Writing {name}", total=total, unit="frame", disable=not sys.stderr.isatty())
+        self._bar = tqdm(desc=f"Writing {name}", total=total, unit="frame", disable=not is_terminal(sys.stderr))
         self._last = time.monotonic()
 
     def __enter__(self) -> "_Progress":
