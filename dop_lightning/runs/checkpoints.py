@@ -6,6 +6,7 @@ from typing import Any
 
 from dop_lightning.foundation.renamed import renamed_arguments
 from dop_lightning.foundation.saved_state import load_state, state_checksum
+from dop_lightning.runs.curves import curve_files
 
 FORMAT = "dop checkpoint 1"
 
@@ -25,6 +26,13 @@ _OF_PROBLEM = ("status", "iteration", "evaluated", "ended", "seconds")
 def previous(file: Path) -> Path:
     """Return the path of the previous checkpoint of a batch."""
     return file.with_name(f"{file.stem}.previous.pt")
+
+
+def lost_batches(run: Path) -> list[str]:
+    """Return the labels of batches that have curves but no checkpoint. They restart from the beginning."""
+    labels = [file.stem for file in curve_files(run)]
+    files = {label: run / LAST / f"{label}.pt" for label in labels}
+    return [label for label, file in files.items() if not file.exists() and not previous(file).exists()]
 
 
 @renamed_arguments(mark="fingerprint")

@@ -29,6 +29,16 @@ def run(dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("run")
 
 
+def test_a_batch_without_a_checkpoint_restarts_and_says_so(run: Path, dop) -> None:
+    folder = run / "checkpoints" / "last.ckpt"
+    for file in folder.glob("batch-0000.*"):
+        file.unlink()
+    said = dop(*FIT, "run", "--trainer.max_steps", "40")
+    assert said.status == 0
+    assert f"{folder}: batch-0000 has no checkpoint, restarting from the beginning\n" in said.err
+    assert "no checkpoint" not in dop(*FIT, "run", "--trainer.max_steps", "50").err
+
+
 CONTINUED = [
     ("config.yaml", "resuming the run restores it from its copy"),
     ("manifest.json", "resuming the run restores it from its copy"),

@@ -29,6 +29,7 @@ from dop_lightning.lightning.callbacks.checkpoint import LAST
 from dop_lightning.lightning.data import RecoveryDataModule
 from dop_lightning.lightning.module import DoubleOverparameterization
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
+from dop_lightning.runs.checkpoints import lost_batches
 from dop_lightning.runs.folder import RunFolder
 from dop_lightning.runs.growth import KnownRun, find_problems
 from dop_lightning.runs.manifest import claim, stamps
@@ -117,6 +118,8 @@ def fit(
     if trainer.is_global_zero:
         if known is not None and checkpoint is not None:
             print(f"Resuming the run in {run}{_growth(known)}", file=sys.stderr)
+        if known is not None and checkpoint == last_checkpoint(run) and (lost := lost_batches(run)):
+            print(_restart(run, lost), file=sys.stderr)
         if note:
             print(note, file=sys.stderr)
         if threads.reason:
@@ -159,6 +162,13 @@ def follow_run(run: Path, data: RecoveryDataModule, config: Mapping[str, Any]) -
 def _follow(data: RecoveryDataModule, known: KnownRun) -> None:
     data.keep_names(known.names)
     data.plan = known.batches
+
+
+def _restart(run: Path, lost: Sequence[str]) -> str:
+    """Return the line about batches without a checkpoint."""
+    labels = ", ".join(lost[:3]) + (", …" if len(lost) > 3 else "")
+    what = f"{labels} has" if len(lost) == 1 else f"{len(lost)} batches ({labels}) have"
+    return f"{run / LAST}: {what} no checkpoint, restarting from the beginning"
 
 
 def _growth(known: KnownRun) -> str:
