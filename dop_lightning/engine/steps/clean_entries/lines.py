@@ -72,7 +72,7 @@ NEARBY = 0.4
 value are not counted, because impulses have them. Values of outliers are rarely near, those of smooth parts often."""
 
 FEW = 0.02
-"""Fraction of values near that of a constant line that is always allowed."""
+"""Fraction of other values in a constant line, and of those near its value, that is always allowed."""
 
 RARE = 0.35
 """In an image without other dead lines, upper bound of the fraction of the neighbours' entries that have the value of a
@@ -211,10 +211,8 @@ def _mode(line: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     counts = torch.where(ordered.isfinite(), torch.minimum(counts, known[..., None] - begin), 0)
     most = counts.max(dim=-1)
     value = ordered.gather(-1, (most.indices + most.values // 2).clamp_max(line.shape[-1] - 1)[..., None])[..., 0]
-    # the smallest and the largest value are left out: impulses have them
-    extreme = (line - ordered[..., :1] <= LEVEL) | (line - line.nan_to_num(-torch.inf).amax(-1, keepdim=True) >= -LEVEL)
     apart = (line - value[..., None]).abs()
-    near = ((apart > 2 * LEVEL) & (apart <= NEAR) & ~extreme).sum(dim=-1)
+    near = ((apart > 2 * LEVEL) & (apart <= NEAR) & ~_is_extreme(line, -1)).sum(dim=-1)
     return value, most.values / known, near / known
 
 
@@ -223,21 +221,23 @@ def _share_of(line: Tensor, value: float) -> float:
     return float(((line - value).abs() <= LEVEL).sum() / line.isfinite().sum().clamp_min(1))
 
 
+def _is_extreme(line: Tensor, dims: int | tuple[int, ...]) -> Tensor:
+    """Return which entries have the smallest or the largest value along ``dims``, as impulses do."""
+    lowest = line.nan_to_num(torch.inf).amin(dims, keepdim=True)
+    highest = line.nan_to_num(-torch.inf).amax(dims, keepdim=True)
+    return (line - lowest <= LEVEL) | (highest - line <= LEVEL)
+
+
 def _standing_out(line: Tensor) -> tuple[Tensor, Tensor]:
     """Return the maximum fraction of other values in a constant line, ``(C, 1)``, and the fraction of Q, ``(C,)``.
 
     Both follow the fraction of entries that stand out from their line. The first is −1 if that is too large.
     """
     around = _median_of_five([line.roll(k, -1) for k in (-2, -1, 0, 1, 2)])
-    known = line.isfinite()
     stand_out = (line - around).abs() > FAR
-    lowest, highest = (
-        end(dim=(1, 2), keepdim=True) for end in (line.nan_to_num(torch.inf).amin, line.nan_to_num(-torch.inf).amax)
-    )
-    salt_and_pepper = stand_out & ((line - lowest <= LEVEL) | (highest - line <= LEVEL))
-    share, noticed = (
-        each.sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp_min(1) for each in (stand_out, salt_and_pepper)
-    )
+    salt_and_pepper = stand_out & _is_extreme(line, (1, 2))
+    known = line.isfinite().sum(dim=(1, 2)).clamp_min(1)
+    share, noticed = (each.sum(dim=(1, 2)) / known for each in (stand_out, salt_and_pepper))
     allowed = UNNOTICED * share + 3 * (share / line.shape[-1]).sqrt() + FEW
     other = 2 * (share - noticed) + noticed  # half of random values are within a quarter of the range of grey
     low = ((1 - other).clamp_min(0.2).square() / 2).clamp_max(0.25)
