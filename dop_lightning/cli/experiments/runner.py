@@ -111,6 +111,7 @@ def fit(
     if known is not None:
         _follow(data, known)
         checkpoint = checkpoint or last_checkpoint(run)
+    continues = checkpoint is None or checkpoint == run / LAST  # not a checkpoint that the user has chosen
     threads = _set_threads(trainer, known)
     recorded = threads.threads if known is None else known.threads
     if not _is_one_on_cpu(trainer):
@@ -118,7 +119,7 @@ def fit(
     if trainer.is_global_zero:
         if known is not None and checkpoint is not None:
             print(f"Resuming the run in {run}{_growth(known)}", file=sys.stderr)
-        if known is not None and checkpoint == last_checkpoint(run) and (lost := lost_batches(run)):
+        if known is not None and continues and (lost := lost_batches(run)):
             print(_restart(run, lost), file=sys.stderr)
         if note:
             print(note, file=sys.stderr)
@@ -134,7 +135,7 @@ def fit(
     callbacks.append(ProcessHeartbeat())  # last, since its final heartbeat means that all files are written
     for callback in callbacks:
         if isinstance(callback, CheckpointFolder):
-            callback.fingerprint = mark if checkpoint is None or checkpoint == run / LAST else ""
+            callback.fingerprint = mark if continues else ""
     try:
         trainer.fit(
             module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True
