@@ -85,17 +85,16 @@ VALUES = {"salt": SaltAndPepper, "random": RandomValuedImpulse}
 """Kinds of isolated outliers."""
 
 
-def with_impulses(image: Tensor, noise: Noise) -> Tensor:
-    """Return the 8-bit image with isolated outliers."""
-    return (noise.corrupt(image, stream(0, "corruption")).observation * 255).round() / 255
+def eight_bits(image: Tensor, noise: Noise, seed: int) -> Tensor:
+    """Return the 8-bit image with noise."""
+    return (noise.corrupt(image, stream(seed, "corruption")).observation * 255).round() / 255
 
 
 def damaged(image: Tensor, kind: str, seed: int, impulses: Noise) -> tuple[Tensor, Tensor]:
     """Return the damaged 8-bit image, and the support of the structured damage."""
     _, noise, marked = KINDS[kind]
     support = marked.corrupt(image, stream(seed, "corruption")).observation == UNSEEN
-    observation = Mixture([noise, impulses]).corrupt(image, stream(seed, "corruption")).observation
-    return (observation * 255).round() / 255, support
+    return eight_bits(image, Mixture([noise, impulses]), seed), support
 
 
 def f1(found: Tensor, support: Tensor) -> float:
@@ -132,21 +131,19 @@ def main() -> None:
     torch.set_num_threads(1)
     impulses = VALUES[options.values](options.impulses) if options.impulses else NoNoise()
     images = {name: middle(name, options.side) for name in options.photographs}
+    undamaged = {name: eight_bits(image, impulses, 0) for name, image in images.items()}
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / "results.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["kind", "impulses", "photograph", "seed", "f1", "psnr_points", "psnr"])
         print(" ".join(["kind".ljust(28), *options.photographs]))
         for option in OPTIONS:
-            shares = {
-                name: float(structured_damage(with_impulses(image, impulses), option).float().mean())
-                for name, image in images.items()
-            }
+            shares = {name: float(structured_damage(y, option).float().mean()) for name, y in undamaged.items()}
             for name, share in shares.items():
                 table.writerow([f"undamaged {option}, share", options.impulses, name, "", f"{share:.4f}", "", ""])
             words = [f"{share:.3f}".ljust(len(name)) for name, share in shares.items()]
             print(" ".join([f"undamaged {option}, share".ljust(28), *words]), flush=True)
-        likely = {name: likely_damage(with_impulses(image, impulses)) or "none" for name, image in images.items()}
+        likely = {name: likely_damage(y) or "none" for name, y in undamaged.items()}
         words = [word.ljust(len(name)) for name, word in likely.items()]
         print(" ".join(["undamaged, suggested".ljust(28), *words]), flush=True)
         for kind in [] if options.undamaged else options.kinds:
