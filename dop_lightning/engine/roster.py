@@ -1,5 +1,6 @@
 """All problems of a run: the progress of each, and the active batches. Plain torch."""
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -412,7 +413,7 @@ def batch_labels(positions: Iterable[int]) -> list[str]:
     >>> batch_labels([0, 12])
     ['batch-0000', 'batch-0012']
     """
-    return [f"batch-{position:04d}" for position in positions]
+    return [sys.intern(f"batch-{position:04d}") for position in positions]  # thousands, each in memory once
 
 
 def _one_a_problem(name: str, value: Any, order: Sequence[str]) -> dict[str, Any]:

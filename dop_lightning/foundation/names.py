@@ -41,7 +41,7 @@ def safe_name(text: str) -> str:
         return f"{name}_"
     if device := _DEVICES.match(name):
         return f"{device[0]}_{_trimmed(name[device.end() :], LONGEST - len(device[0]) - 1)}"
-    return name
+    return text if name == text else name  # the same object, since thousands of names are kept
 
 
 def _trimmed(name: str, longest: int) -> str:
@@ -57,7 +57,8 @@ def printable(text: str) -> str:
     >>> printable("a\nb"), printable("photo (1)")
     ('a�b', 'photo (1)')
     """
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
+    shown = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
+    return text if shown == text else shown  # the same object, since thousands of names are kept
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

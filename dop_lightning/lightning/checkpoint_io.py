@@ -34,18 +34,18 @@ Problems = dict[str, dict[str, Any]]
 """Saved entries of the problems of a batch, by name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StateInFile:
     """State of a problem in a file of a checkpoint folder.
 
     Args:
         folder: the checkpoint folder.
-        file: name of the file of its batch.
+        batch: name of the file of its batch, without ``.pt``.
         name: name of the problem.
     """
 
     folder: Path
-    file: str
+    batch: str
     name: str
 
     def load(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class StateInFile:
         Raises:
             ValueError: the file is damaged.
         """
-        state: dict[str, Any] = read_batch(self.folder / self.file)["problems"][self.name]["state"]
+        state: dict[str, Any] = read_batch(self.folder / f"{self.batch}.pt")["problems"][self.name]["state"]
         return state
 
 
@@ -90,7 +90,7 @@ class FolderCheckpointIO(CheckpointIO):
             files.files if isinstance(files, FolderCheckpointIO) else files or TorchCheckpointIO()
         )
         self._reserved: set[Path] = set()
-        self._written: dict[str, int] = {}  # hash of the progress in each file
+        self._written: dict[Path, dict[str, int]] = {}  # hash of the progress of each batch, by folder
         self._damaged: set[Path] = set()
 
     def reserve(self, folder: Path) -> None:
@@ -140,13 +140,16 @@ class FolderCheckpointIO(CheckpointIO):
 
     def _is_written(self, file: Path, problems: Problems) -> bool:
         """Return whether the file of a batch contains the current progress of its problems."""
-        return self._written.get(str(file)) == _stage(problems) and file.exists()
+        return self._written_to(file.parent).get(file.stem) == _stage(problems) and file.exists()
+
+    def _written_to(self, folder: Path) -> dict[str, int]:
+        return self._written.setdefault(folder, {})
 
     def _save_batch(self, file: Path, problems: Problems) -> None:
         """Write the file of a batch."""
         stage = _stage(problems)
         self._replace(file, {"format": FORMAT, "run": self.fingerprint, "time": time.time(), "problems": problems})
-        self._written[str(file)] = stage
+        self._written_to(file.parent)[sys.intern(file.stem)] = stage
 
     def _replace(self, file: Path, content: dict[str, Any]) -> None:
         """Write a new file, and keep the current one as the previous one."""
@@ -218,7 +221,7 @@ class FolderCheckpointIO(CheckpointIO):
         content, read = self._load(folder / file)
         for name, problem in content["problems"].items():
             if self.stays(name) and problem["state"] is not None:
-                problem["state"] = StateInFile(folder, read.name, name)
+                problem["state"] = StateInFile(folder, read.stem, name)
         return content
 
     def _load(self, file: Path) -> tuple[dict[str, Any], Path]:
@@ -231,7 +234,7 @@ class FolderCheckpointIO(CheckpointIO):
                 raise ValueError(f"{error}; no newer file exists: remove it to restart its problems") from error
         try:
             content = self._read(file)
-            self._written[str(file)] = _stage(content["problems"])
+            self._written_to(file.parent)[sys.intern(file.stem)] = _stage(content["problems"])
             return content, file
         except ValueError as error:
             if not before.exists():

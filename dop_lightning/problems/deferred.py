@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dop_lightning.foundation.devices import default_to_float32
-from dop_lightning.problems.problem import Part, Problem
+from dop_lightning.problems.problem import DIGEST_LENGTH, Part, Problem
 
 TENSORS = ("observation", "truth", "true_corruption", "mask", "undamaged")
 """Attributes of a problem that are loaded on demand."""
@@ -48,7 +49,7 @@ class Shelf(ABC):
     __slots__ = ("_held",)
 
     def __init__(self, held: Tensors | None = None) -> None:
-        self._held = None if held is None else weakref.ref(held)
+        self._held: weakref.ref[Tensors] | None = None if held is None else weakref.ref(held, self._release)
 
     def take(self) -> Tensors:
         """Return the tensors, which are read again unless they are in memory.
@@ -60,8 +61,13 @@ class Shelf(ABC):
         held = None if self._held is None else self._held()
         if held is None:
             held = self._read()
-            self._held = weakref.ref(held)
+            self._held = weakref.ref(held, self._release)
         return held
+
+    def _release(self, held: "weakref.ref[Tensors]") -> None:
+        """Drop a reference to tensors that are no longer in memory."""
+        if self._held is held:
+            self._held = None
 
     @abstractmethod
     def _read(self) -> Tensors:
@@ -75,18 +81,19 @@ class SourceShelf(Shelf):
         problem: the problem as it was first read.
         read: function that reads it again.
         held: tensors of the problem.
+        digest: the digest of the problem.
     """
 
     __slots__ = ("_digest", "_name", "_reading")
 
-    def __init__(self, problem: Problem, read: Reading, held: Tensors) -> None:
+    def __init__(self, problem: Problem, read: Reading, held: Tensors, digest: str) -> None:
         super().__init__(held)
-        self._reading, self._name, self._digest = read, problem.name, _digest(problem)
+        self._reading, self._name, self._digest = read, problem.name, _digest(problem, digest)
 
     def _read(self) -> Tensors:
         with as_at_setup():
             problem, owner = self._reading()
-        if _digest(problem) != self._digest:
+        if _digest(problem, problem.digest) != self._digest:
             raise ValueError(
                 f"{self._name}: the file has changed since the run started; restore the original file and run the same "
                 "command again to resume, or start a new run"
@@ -235,7 +242,8 @@ def defer(problem: Problem, read: Reading, owner: object = None) -> tuple[Proble
         The deferred problem, and an object that keeps its tensors in memory until it is deleted.
     """
     held = Tensors(problem, owner)
-    return _made(problem, SourceShelf(problem, read, held), problem.digest), held
+    digest = problem.digest
+    return _made(problem, SourceShelf(problem, read, held, digest), digest), held
 
 
 def _made(problem: Problem, shelf: Shelf, digest: str | None, **changes: Any) -> DeferredProblem:
@@ -245,18 +253,27 @@ def _made(problem: Problem, shelf: Shelf, digest: str | None, **changes: Any) ->
             value = changes[field.name] if field.name in changes else getattr(problem, field.name)
             object.__setattr__(made, field.name, value)
     known = problem._has_undamaged if isinstance(problem, DeferredProblem) else problem.undamaged is not None
-    own = {"_shape": problem.shape, "_dtype": problem.dtype, "_has_mask": problem.has_mask, "_has_undamaged": known}
+    object.__setattr__(made, "signal_shape", _shared(made.signal_shape))
+    own = {"_shape": _shared(problem.shape), "_dtype": problem.dtype, "_has_mask": problem.has_mask, "_has_undamaged": known}
     for name, value in {"_shelf": shelf, "_digest": digest, **own}.items():
         object.__setattr__(made, name, value)
     return made
 
 
-def _digest(problem: Problem) -> bytes:
-    """Return a hash of all tensors of a problem."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in TENSORS:
+@lru_cache(maxsize=64)
+def _shared(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the first equal tuple, since thousands of problems of a run have the same shape."""
+    return shape
+
+
+def _digest(problem: Problem, of_inputs: str) -> str:
+    """Return a hash of all tensors of a problem, given that of the inputs of its recovery."""
+    if problem.truth is None and problem.true_corruption is None:
+        return of_inputs
+    digest = hashlib.sha256(of_inputs.encode())
+    for name in ("truth", "true_corruption"):
         tensor: Tensor | None = getattr(problem, name)
         if tensor is not None:
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.contiguous().numpy().data)
-    return digest.digest()
+    return digest.hexdigest()[:DIGEST_LENGTH]

@@ -345,7 +345,7 @@ class ProblemBatch(Sequence[Problem]):
         self.problems = tuple(problems)
         self._device = torch.empty(0, device=device).device  # including its index
         self._stacked: tuple[Tensor, Tensor | None] | None = None
-        self._held: list[object] = []
+        self._held: Sequence[object] = ()
         if not any(p.is_deferred for p in problems):
             self._stack()
 

@@ -107,7 +107,7 @@ class CheckpointFolder(RecoveryCallback):
         make_folder(path)
         trainer.strategy.save_checkpoint({"batches": module.saved_batches(set(labels.values()))}, os.fspath(path))
         for name, label in labels.items():
-            module.roster.store_state(name, StateInFile(path, f"{label}.pt", name))
+            module.roster.store_state(name, StateInFile(path, label, name))
 
     def save(self, trainer: pl.Trainer) -> None:
         """Save now. A second signal in the meantime takes effect afterwards."""

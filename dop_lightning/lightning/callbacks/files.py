@@ -82,13 +82,16 @@ class RecoveredFiles(RecoveryCallback):
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
         """Write the files of a problem. A signal while a scene is written leaves it to the next start."""
         folder = Path(trainer.default_root_dir) / outcome.problem.folder
-        source = outcome.problem.source
-        if isinstance(source, Source) and not module.stopped_by:
+        source, stops = outcome.problem.source, not module.stopped_by
+        if isinstance(source, Source) and stops:
             source.is_stopped = lambda: bool(module.stopped_by)
         try:
             self._write(module, folder, outcome, self._has_pictures(trainer, outcome.problem))
         except WritingStopped:
             print(f"{outcome.problem.name}: incomplete; run the same command again to write the rest", file=sys.stderr)
+        finally:
+            if isinstance(source, Source) and stops:
+                del source.is_stopped  # a function per problem would take more memory than its name
 
     def _write(self, module: DoubleOverparameterization, folder: Path, outcome: Outcome, with_pictures: bool) -> None:
         with written_together(), recorded_checksums() as files:

@@ -212,9 +212,11 @@ class PreviewFile(RecoveryCallback):
         if len(data.wholes) > 1 and self._preview(trainer, name).ended == len(_tiles(data, whole)):
             self._write(trainer, name)
             self._previews.pop(whole.name, None)
+            self._due.pop(whole.name, None)
 
     def _remove(self, trainer: pl.Trainer, whole: Problem) -> None:
         self._previews.pop(whole.name, None)
+        self._due.pop(whole.name, None)
         self._changed.discard(whole.name)
         with suppress(OSError):
             (Path(trainer.default_root_dir) / whole.folder / PREVIEW).unlink(missing_ok=True)

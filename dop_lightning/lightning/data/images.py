@@ -62,7 +62,8 @@ class ImageFile(Source):
         self._mask = mask
         self._undamaged = undamaged
         self._value_range = value_range
-        self._sizes = resize, crop
+        self._resize = resize
+        self._crop = crop
         self._channels: Literal["as_is", "grey", "rgb"] = channels
         self._read: _Read | None = None
         self._released: weakref.ref[_Read] | None = None
@@ -75,7 +76,7 @@ class ImageFile(Source):
 
     @property
     def _reading(self) -> dict[str, Any]:
-        return {"resize": self._sizes[0], "crop": self._sizes[1], "channels": self._channels}
+        return {"resize": self._resize, "crop": self._crop, "channels": self._channels}
 
     def _load(self) -> LoadedImage:
         read = self._read or (None if self._released is None else self._released())
@@ -93,9 +94,14 @@ class ImageFile(Source):
     def release(self) -> object:
         """Drop the image, and return it. It is not read again while the caller holds it."""
         read = self._read or (None if self._released is None else self._released())
-        self._read, self._released = None, None if read is None else weakref.ref(read)
+        self._read, self._released = None, None if read is None else weakref.ref(read, self._forget)
         self._formats = None
         return read
+
+    def _forget(self, read: "weakref.ref[_Read]") -> None:
+        """Drop a reference to an image that is no longer in memory."""
+        if self._released is read:
+            self._released = None
 
     @property
     def format(self) -> ImageFormat:
