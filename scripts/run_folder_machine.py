@@ -312,9 +312,9 @@ class RunFolderMachine(RuleBasedStateMachine):
         return True
 
     def _begin_again(self, ended: Ended) -> None:
-        """Remove the folder, because the manifest and its copy are damaged."""
-        both = {"manifest.json", "checkpoints/manifest.json"}
-        assert both <= self.damaged, f"refused without a remedy: {ended.text}"
+        """Remove the folder, because the manifest or the config and its copy are damaged."""
+        pairs = [{name, f"checkpoints/{name}"} for name in ("manifest.json", "config.yaml")]
+        assert any(pair <= self.damaged for pair in pairs), f"refused without a remedy: {ended.text}"
         self._happened("abandoned", _last(ended))
         shutil.rmtree(self.run)
         self.counts, self.damaged, self.lost_curves = [], set(), False

@@ -133,12 +133,16 @@ class _Comparison:
     request: RunRequest
     manifest: RunManifest = field(init=False)
     saved: dict[str, Any] = field(init=False)
+    damage: ValueError | None = field(init=False)
 
     def __post_init__(self) -> None:
+        self.saved, self.damage = {}, None
         try:
             self.saved = self.folder.section()
-        except (OSError, ValueError):  # an earlier start was stopped before it wrote the config
-            self.saved = {}
+        except OSError:  # an earlier start was stopped before it wrote the config
+            pass
+        except ValueError as error:
+            self.damage = error
         # read after the config: another process of this start writes the manifest first
         self.manifest = self.folder.check_resumable()
 
@@ -155,6 +159,11 @@ class _Comparison:
         """Compare the settings that apply to all problems."""
         if self._has_digests and self.manifest.settings == self.request.settings_digest:
             return
+        if self.damage is not None:
+            raise ValueError(
+                f"{self.damage}; its copy cannot be read either, so the settings of the run cannot be compared: choose "
+                f"another folder, or remove {self.folder.path}"
+            )
         if not self.saved and not self._has_digests:
             return  # the fingerprint is compared instead
         of_run = common_settings(self.saved, self.request.growing)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dop_lightning.problems.problem import Problem
+from dop_lightning.runs.copies import copy_of
 from dop_lightning.runs.folder import RunFolder
 from dop_lightning.runs.growth import find_problems, recognize, recorded_rates
 from dop_lightning.runs.manifest import write_manifest
@@ -83,3 +84,17 @@ def test_one_rate_of_all_is_told_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds another run \(model.alpha: 3.0 in the run, 5.0 given\); choose"):
         recognize(folder, request(problem("a"), problem("b"), alpha=5.0))
     recognize(folder, request(problem("a"), problem("b"), problem("c"), alpha=[3.0, 3.0, 5.0]))
+
+
+def test_other_settings_than_those_of_a_damaged_config_are_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path, problem("a"))
+    for path in (folder.config_path, copy_of(folder.config_path)):
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(content)
+    assert names(folder, problem("a")) == ["a-seed0"]
+    other = RunRequest({"model": {"alpha": None, "loss": "other"}}, [problem("a")], {})
+    with pytest.raises(
+        ValueError, match=rf"config\.yaml: not a config .*; its copy cannot be read either.* {tmp_path}"
+    ):
+        recognize(folder, other)
