@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dop_lightning.foundation.checksums import read_json
-from dop_lightning.runs.copies import read_config, read_manifest
+from dop_lightning.runs.copies import copy_of, read_config, read_manifest
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
@@ -105,6 +105,15 @@ class RunFolder:
         """Whether a run was started in this folder."""
         return self.manifest_path.is_file()
 
+    @property
+    def is_unstarted(self) -> bool:
+        """Whether the first start was stopped before its first problem: it had not written all settings."""
+        return (
+            copy_of(self.config_path).is_file()
+            and not self.config_path.exists()
+            and not copy_of(self.manifest_path).exists()
+        )
+
     def manifest(self) -> RunManifest:
         """Read the manifest.
 
@@ -112,9 +121,14 @@ class RunFolder:
             ValueError: the file is damaged, or its version is later than this package supports.
             OSError: the file cannot be read.
         """
-        with _parsing(self.manifest_path, "a manifest"):
-            content = read_manifest(self.manifest_path)
-            version = int(content.get("version", 1))
+        try:
+            with _parsing(self.manifest_path, "a manifest"):
+                content = read_manifest(self.manifest_path)
+                version = int(content.get("version", 1))
+        except ValueError as error:
+            if self.is_unstarted:
+                raise ValueError(f"{error}; no problem had started: remove it to start again") from error
+            raise
         if version > VERSION:  # the rest of the file may have another structure
             raise ValueError(
                 f"{self.path}: was written by a later version of dop_lightning (run files of version {version}, this "

@@ -67,7 +67,13 @@ def verify_run(run: Path) -> Iterator[Verdict]:
 
 def _settings(folder: RunFolder) -> Iterator[Verdict]:
     checks = [
-        (folder.manifest_path, check_manifest, "the run cannot be resumed, because the copy cannot be used either"),
+        (
+            folder.manifest_path,
+            check_manifest,
+            "no problem had started: remove it to start again"
+            if folder.is_unstarted
+            else "the run cannot be resumed, because the copy cannot be used either",
+        ),
         (folder.config_path, check_config, f"{REWRITE_NOTE}; passing it as --config is refused"),
     ]
     for path, check, then in checks[:1] if _holds_pieces(folder) else checks:

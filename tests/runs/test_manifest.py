@@ -18,6 +18,7 @@ from dop_lightning.runs.copies import copy_of, require_unchanged
 from dop_lightning.runs.folder import RunFolder, planned_batches
 from dop_lightning.runs.manifest import claim, write_manifest
 from dop_lightning.runs.request import RunRequest
+from dop_lightning.runs.verification import verify_run
 from tests.foundation.test_folder_lock import HOLDS
 
 CONFIG = "model: {tau: 0.002}\n"
@@ -198,6 +199,18 @@ def test_a_damaged_copy_does_no_harm(name: str, tmp_path: Path, capsys) -> None:
     flip(tmp_path / name)
     with pytest.raises(ValueError, match=rf"{name}: not a (manifest|config) written by dop \(.+\)"):
         (RunFolder(tmp_path).manifest(), RunFolder(tmp_path).config_text())
+
+
+def test_a_damaged_manifest_of_a_start_killed_before_its_copy_can_be_removed(tmp_path: Path) -> None:
+    write_manifest(tmp_path, request(), CONFIG)
+    (tmp_path / "config.yaml").unlink()
+    copy_of(tmp_path / "manifest.json").unlink()
+    flip(tmp_path / "manifest.json")
+    with pytest.raises(ValueError, match=r"manifest\.json: not a .*; no problem had started: remove it to start again"):
+        claim(tmp_path, request())
+    assert "remove it to start again" in next(verify_run(tmp_path)).then
+    (tmp_path / "manifest.json").unlink()
+    assert claim(tmp_path, request()) is None
 
 
 def test_a_damaged_or_edited_config_is_no_config_of_a_start(tmp_path: Path) -> None:
