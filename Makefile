@@ -23,8 +23,9 @@ TRITON_TESTS := tests/model/signals/unet/triton_kernels
 # They are few: starting further processes takes longer than they do.
 FEW_WORKERS := $(if $(filter 1,$(WORKERS)),1,2)
 
-# Quiet: print errors only; no progress and no warnings.
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+# Quiet: print errors only; no progress and no warnings. Modules are compiled when they are first imported, which saves a
+# minute, since most never are.
+PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
