@@ -7,23 +7,27 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 
 def grow(seeds: Tensor, loose: Tensor) -> Tensor:
     """Return the seeds and the pixels of ``loose`` that are connected to a seed; all bool, ``(H, W)``."""
-    inside = loose | seeds
-    found = seeds
-    while True:
-        more = dilate(found) & inside
-        if bool((more == found).all()):
-            return found
-        found = more
+    numbers = labels(loose | seeds)
+    if not bool(seeds.any()):
+        return seeds.clone()
+    has_seed = seeds.new_zeros(int(numbers.max()) + 1)
+    has_seed[numbers[seeds]] = True
+    return has_seed[numbers]
 
 
 def dilate(found: Tensor) -> Tensor:
     """Return the pixels of ``found`` and their 8 neighbours; bool, ``(H, W)``."""
-    return max_pool2d(found[None].float(), 3, 1, 1)[0] > 0
+    rows = found.clone()
+    rows[1:] |= found[:-1]
+    rows[:-1] |= found[1:]
+    result = rows.clone()
+    result[:, 1:] |= rows[:, :-1]
+    result[:, :-1] |= rows[:, 1:]
+    return result
 
 
 def labels(found: Tensor, alike: Tensor | None = None) -> Tensor:
@@ -37,32 +41,44 @@ def labels(found: Tensor, alike: Tensor | None = None) -> Tensor:
     >>> labels(torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1]]) > 0).tolist()
     [[1, 0, 0, 2], [0, 1, 0, 2]]
     """
-    height, width = found.shape
-    numbers = torch.arange(1, height * width + 1, device=found.device).view(height, width)
-    least = torch.where(found, numbers, height * width + 1)
-    joined = []
-    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        rows, columns = slice(0, height - down), slice(max(0, -right), width - max(0, right))
-        other_rows, other_columns = slice(down, height), slice(max(0, right), width - max(0, -right))
-        both = found[rows, columns] & found[other_rows, other_columns]
-        if alike is not None:
-            both &= alike[rows, columns] == alike[other_rows, other_columns]
-        joined.append(((rows, columns), (other_rows, other_columns), both))
-    while True:
-        more = least.clone()
-        for one, other, both in joined:
-            lower = torch.where(both, torch.minimum(more[one], more[other]), height * width + 1)
-            more[one] = torch.minimum(more[one], lower)
-            more[other] = torch.minimum(more[other], lower)
-        inside = more[found]
-        more[found] = more.flatten()[inside - 1]  # a pixel of the same component, numbered at most as high
+    begins = found.clone()
+    begins[:, 1:] &= ~(found[:, :-1] & _equal(alike, (slice(None), slice(1, None)), (slice(None), slice(None, -1))))
+    runs = begins.flatten().cumsum(0).view_as(found) - 1  # number of the run of each foreground pixel within its row
+    count = int(begins.sum())
+    pairs = _touching(found, runs, alike, count)
+    above, below = pairs // max(1, count), pairs % max(1, count)
+    least = torch.arange(count, device=found.device)
+    while True:  # the minimum of a component spreads to its runs: by touching runs, then by their minima in turn
+        one, other = least[above], least[below]
+        both = torch.minimum(one, other)
+        more = least.scatter_reduce(0, one, both, "amin").scatter_reduce(0, other, both, "amin")
+        more = more[more]
         if bool((more == least).all()):
             break
         least = more
-    result = torch.zeros_like(least)
-    if bool(found.any()):
-        result[found] = least[found].unique(return_inverse=True)[1] + 1
+    order = (least == torch.arange(len(least), device=found.device)).cumsum(0)
+    result = torch.zeros_like(runs)
+    result[found] = order[least[runs[found]]]
     return result
+
+
+Window = tuple[slice, slice]
+"""Rows and columns of a part of an image."""
+
+
+def _equal(alike: Tensor | None, one: Window, other: Window) -> Tensor | bool:
+    return True if alike is None else alike[one] == alike[other]
+
+
+def _touching(found: Tensor, runs: Tensor, alike: Tensor | None, count: int) -> Tensor:
+    """Return ``count`` times one run plus another for all that touch in adjacent rows, also at a corner; may repeat."""
+    pairs, width = [], found.shape[1]
+    for right in (0, 1, -1):
+        one = (slice(None, -1), slice(max(0, -right), width - max(0, right)))
+        other = (slice(1, None), slice(max(0, right), width - max(0, -right)))
+        both = found[one] & found[other] & _equal(alike, one, other)
+        pairs.append((runs[one][both] * count + runs[other][both]).unique_consecutive())
+    return torch.cat(pairs)
 
 
 class Boxes(NamedTuple):
@@ -132,7 +148,7 @@ class Extents(NamedTuple):
 
     @classmethod
     def of(cls, found: Tensor) -> "Extents":
-        """Compute the extents of bool ``(H, W)`` by propagating the limits of each component between neighbours.
+        """Compute the extents of the components of bool ``(H, W)``.
 
         >>> found = torch.zeros(6, 6, dtype=torch.bool)
         >>> found[1, 1:5] = True
@@ -141,13 +157,7 @@ class Extents(NamedTuple):
         >>> extents.width[1, 2].item(), extents.height[1, 2].item(), extents.width[4, 4].item()
         (4.0, 1.0, 1.0)
         """
-        rows, columns = (
-            torch.arange(length, device=found.device, dtype=torch.float32).view(shape).expand(found.shape)
-            for length, shape in zip(found.shape, ((-1, 1), (1, -1)), strict=True)
-        )
-        limits = torch.where(found, torch.stack([-rows, rows, -columns, columns]), -torch.inf)
-        while True:
-            more = torch.where(found, max_pool2d(limits, 3, 1, 1), -torch.inf)
-            if bool((more == limits).all()):
-                return cls(limits[0] + limits[1] + 1, limits[2] + limits[3] + 1)
-            limits = more
+        numbers = labels(found)
+        boxes = Boxes.of(numbers)
+        nothing = torch.full((1,), -torch.inf, device=found.device)
+        return cls(*(torch.cat([nothing, each.float()])[numbers] for each in (boxes.height, boxes.width)))

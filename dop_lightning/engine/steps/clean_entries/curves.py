@@ -279,7 +279,9 @@ def _along(contrast: Tensor, length: int) -> Tensor:
 
 def _mean_around(image: Tensor) -> Tensor:
     side = min(CONTRAST_WINDOW, min(image.shape) // 2 * 2 - 1)
-    return avg_pool2d(image[None], side, 1, side // 2, count_include_pad=False)[0]
+    half = side // 2
+    rows = avg_pool2d(image[None], (side, 1), 1, (half, 0), count_include_pad=False)
+    return avg_pool2d(rows, (1, side), 1, (0, half), count_include_pad=False)[0]
 
 
 def _agreement(field: Tensor, places: Tensor, tolerance: float) -> Tensor:

@@ -121,8 +121,16 @@ def likely_damage(y: Tensor, scale: float = 1.0, observed: Tensor | None = None)
 
 def _has_few_colours(y: Tensor) -> bool:
     """Return whether an image has few colours or grey levels. Flat regions are then no evidence of damage."""
-    colours = (y.flatten(1) * 255).round().unique(dim=1).shape[1]
-    return colours <= (FEW_COLOURS if y.shape[0] > 1 else FEW_GREYS)
+    levels = (y.flatten(1) * 255).round()
+    colours = _numbered(levels[0])
+    for channel in levels[1:]:
+        colours = _numbered(colours * channel.numel() + _numbered(channel))
+    return int(colours.max()) < (FEW_COLOURS if y.shape[0] > 1 else FEW_GREYS)
+
+
+def _numbered(values: Tensor) -> Tensor:
+    """Replace each value by its position among the distinct ones."""
+    return values.unique(return_inverse=True)[1]
 
 
 def _has_impulses(y: Tensor, scale: float, observed: Tensor | None) -> bool:

@@ -115,7 +115,8 @@ def _specks(contrast: Tensor, y: Tensor, threshold: float, known: Tensor) -> Ten
         return inside
     count = int(boxes.size.numel())
     near = dilate(inside) & ~inside
-    ring = max_pool2d(numbers[None].double(), 7, 1, 3)[0].long() * (~inside & ~near & known)  # two or three pixels away
+    around = max_pool2d(max_pool2d(numbers[None].double(), (7, 1), 1, (3, 0)), (1, 7), 1, (0, 3))[0].long()
+    ring = around * (~inside & ~near & known)  # two or three pixels away
     grey = y.mean(dim=0)
     outer, outer_spread = _moments(grey, ring, count)
     top = _moments(grey, numbers, count)[0] - outer
@@ -142,12 +143,13 @@ def _specks(contrast: Tensor, y: Tensor, threshold: float, known: Tensor) -> Ten
 
 
 def _moments(values: Tensor, numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the mean and standard deviation of the values of each label from 0 to ``count``."""
-    at = numbers.flatten()
+    """Return the mean and standard deviation of the values of each label from 1 to ``count``, and 0 for label 0."""
+    labelled = numbers > 0
+    at, of_labels = numbers[labelled], values[labelled].double()
     size = torch.zeros(count + 1, dtype=torch.float64, device=values.device)
     total, square = size.clone(), size.clone()
-    size.index_add_(0, at, torch.ones_like(at, dtype=torch.float64))
-    total.index_add_(0, at, values.flatten().double())
+    size.index_add_(0, at, torch.ones_like(of_labels))
+    total.index_add_(0, at, of_labels)
     mean = total / size.clamp_min(1)
-    square.index_add_(0, at, (values.flatten().double() - mean[at]).square())
+    square.index_add_(0, at, (of_labels - mean[at]).square())
     return mean.to(values.dtype), (square / size.clamp_min(1)).sqrt().to(values.dtype)
