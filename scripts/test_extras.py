@@ -26,7 +26,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".venv-extras"
-PIP = ["-m", "pip", "install", "-qq", "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt")]
+PIP = [
+    "-m",
+    "pip",
+    "install",
+    "-qq",
+    "--no-compile",
+    "--disable-pip-version-check",
+    "-c",
+    str(ROOT / "constraints.txt"),
+]
 TORCH = os.environ.get("TORCH", "torch").split()
 LONGEST = 1800.0
 """Maximum seconds of a step."""

@@ -137,7 +137,7 @@ class Preset:
         steps = {name: value for name, value in told.items() if value != "auto"}
         if per == "entry":
             steps["per"] = per
-        network: dict[str, Any] = {"bias": False} if self.refined else {"fused": False}
+        network: dict[str, Any] = {"bias": False, "fast_noise": True} if self.refined else {"fused": False}
         products = {} if precision == "auto" else {"precision": precision}
         return Recipe(
             signal=Piece(

@@ -65,7 +65,7 @@ class Shelf(ABC):
         return held
 
     def _release(self, held: "weakref.ref[Tensors]") -> None:
-        """Drop a reference to tensors that are no longer in memory."""
+        """Drop a reference to tensors after they were freed."""
         if self._held is held:
             self._held = None
 

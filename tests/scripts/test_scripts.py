@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dop_lightning.foundation.native import library
 from tests.suites.warm import warm_python
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -108,6 +109,12 @@ def test_operators_are_compared(tmp_path: Path) -> None:
     for case in ("2x super-resolution", "known blur"):
         assert re.search(rf"^{case} +no corruption, oracle stop +\d.* \+0\.00 ", said, re.MULTILINE), said
         assert len(re.findall(rf"^{case} +(?:DOP|alpha 20) +\d+\.\d\d .* [+-]\d\.\d\d ", said, re.MULTILINE)) == 2, said
+
+
+@pytest.mark.skipif(library() is None, reason="needs a C++ compiler")
+def test_noise_is_timed_by_both_generators() -> None:
+    said = run("benchmark_noise.py", "--sides", "16", "--rounds", "2")
+    assert re.search(r"\n\| 16 \| [\d.]+ \| [\d.]+ \| [\d.]+ \|\n", said)
 
 
 @pytest.mark.slow

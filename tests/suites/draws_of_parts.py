@@ -58,6 +58,7 @@ IMAGE_NETWORKS = [
         precision=word("auto", "fp32", "bf16"),
         bias=of(True, False),
         fused=of(True, False),
+        fast_noise=of(True, False),
     ),
     parts(
         NetworkSignal,

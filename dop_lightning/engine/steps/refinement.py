@@ -439,11 +439,15 @@ class Refinement(StepRule):
             state.corruption.zero_problem_(k)
 
     def _interpolated(self, state: BatchState, k: int) -> Tensor | None:
-        """Predict the held-out entries of problem k by interpolating the others; ``None`` if it is not an image."""
-        y, held_out = state.problems.observation[k], state.memory["held_out"][k]
+        """Predict the held-out entries of problem k by interpolating the others; ``None`` if it is not an image.
+
+        Pixels are classified by the edges in the first interpolation, because another one takes time.
+        """
+        y, held_out, first = state.problems.observation[k], state.memory["held_out"][k], state.memory["regression"][k]
         if not self.kriging or y.dim() != 3 or not _same_entries(state):
             return None
-        return interpolate(y, state.memory["clean"][k].masked_fill(held_out, 0), held_out)
+        clean = state.memory["clean"][k].masked_fill(held_out, 0)
+        return interpolate(y, clean, held_out, first if bool(first.any()) else None)
 
     def _predicted(self, state: BatchState, k: int, expected: Tensor, alone: Tensor | None) -> "_Prediction":
         """Return the prediction of the held-out entries of problem k with the smallest error.

@@ -22,7 +22,7 @@ from dop_lightning.foundation.processor import this_processor
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("activate.cpp", "corruption.cpp", "join.cpp", "join_backward.cpp", "krige.cpp")
+SOURCES = ("activate.cpp", "corruption.cpp", "join.cpp", "join_backward.cpp", "krige.cpp", "noise.cpp")
 HEADERS = ("common.h", "norm.h", "branches.h")
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-Wno-psabi")
 """Compiler flags. ``-fopenmp`` is not passed to the linker, so that the kernels use the OpenMP library that torch has

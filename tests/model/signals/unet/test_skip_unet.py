@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dop_lightning.foundation.machine import has_bfloat16_units
 from dop_lightning.model.signals import Signal, SkipUNet
 from dop_lightning.model.signals.unet import kernels
+from dop_lightning.model.signals.unet.kernels import library
 from dop_lightning.model.signals.unet.skip_network import Convolution, Scale, Upsample, skip_network
 from dop_lightning.model.signals.unet.skip_unet import GUIDE_FACTOR
 from dop_lightning.problems.problem import Problem, ProblemBatch
@@ -211,6 +212,18 @@ def test_input_is_kept_fixed_where_there_is_no_perturbation() -> None:
     signal = small(batch(3, 8, 8), perturbation=0.0)
     assert torch.equal(network_input(signal, 0), network_input(signal, 1))
     assert torch.equal(signal(0), signal(1))
+
+
+@pytest.mark.skipif(library() is None, reason="needs a C++ compiler")
+def test_fast_noise_is_another_draw_of_the_same_size() -> None:
+    still, plain, fast = (
+        small(batch(3, 64, 64), **options) for options in ({"perturbation": 0.0}, {}, {"fast_noise": True})
+    )
+    noise = [network_input(signal, 3) - network_input(still, 3) for signal in (plain, fast)]
+    assert not torch.equal(*noise)
+    assert float(noise[1].std()) == pytest.approx(1 / 30, rel=0.02)
+    assert torch.equal(network_input(fast, 3), network_input(fast, 3))
+    assert not torch.equal(network_input(fast, 3), network_input(fast, 4))
 
 
 def test_perturbation_is_fresh_in_every_iteration() -> None:

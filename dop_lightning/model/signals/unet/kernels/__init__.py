@@ -3,5 +3,6 @@
 from dop_lightning.foundation.native.compiled import library
 from dop_lightning.model.signals.unet.kernels.convolution import convolve
 from dop_lightning.model.signals.unet.kernels.functions import activate, join, pad
+from dop_lightning.model.signals.unet.kernels.noise import add_normal
 
-__all__ = ["activate", "convolve", "join", "library", "pad"]
+__all__ = ["activate", "add_normal", "convolve", "join", "library", "pad"]
