@@ -33,7 +33,7 @@ def main() -> int:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         for page in options.pages:
             problems = [
-                complaint for check in (at_a_desk, on_a_phone) for complaint in check(browser, page, options.out)
+                complaint for check in (check_desktop, check_phone) for complaint in check(browser, page, options.out)
             ]
             print(f"{page}: {'; '.join(problems) or 'good'}")
             wrong += bool(problems)
@@ -41,7 +41,7 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def at_a_desk(browser: Any, path: Path, out: Path | None) -> list[str]:
+def check_desktop(browser: Any, path: Path, out: Path | None) -> list[str]:
     with opened(browser, path, viewport=DESK) as (page, complaints):
         complaints += too_wide(page) + slider_by_keys(page) + curve_by_keys(page) + keys_reach_all(page)
         save(page, out, path, "desk")
@@ -52,7 +52,7 @@ def at_a_desk(browser: Any, path: Path, out: Path | None) -> list[str]:
     return complaints
 
 
-def on_a_phone(browser: Any, path: Path, out: Path | None) -> list[str]:
+def check_phone(browser: Any, path: Path, out: Path | None) -> list[str]:
     phone = {"viewport": PHONE, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
     with opened(browser, path, **phone) as (page, complaints):
         complaints += too_wide(page) + slider_by_touch(page)

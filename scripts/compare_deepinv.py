@@ -54,7 +54,7 @@ def ways(size: int, seed: int) -> dict[str, Any]:
     }
 
 
-def salted(y: Tensor, share: float, seed: int) -> Tensor:
+def with_salt_and_pepper(y: Tensor, share: float, seed: int) -> Tensor:
     """Apply salt-and-pepper noise to a fraction of the entries."""
     generator = torch.Generator().manual_seed(seed + 1)
     salt = (torch.rand(y.shape, generator=generator) < 0.5).to(y)
@@ -76,7 +76,7 @@ def main() -> None:
     print("| PSNR in dB | observed | DeepImagePrior, oracle | RobustReconstructor |")
     print("| --- | --- | --- | --- |")
     for name, physics in ways(asked.size, asked.seed).items():
-        y = salted(physics.A(x), asked.share, asked.seed)
+        y = with_salt_and_pepper(physics.A(x), asked.share, asked.seed)
         data = torch.utils.data.DataLoader([{"x": x[0], "y": y[0]}])
         models = [prior(asked.size, asked.channels, *setting, asked.seed) for setting in settings]
         models.append(RobustReconstructor(preset=asked.preset, iterations=asked.iterations, seed=asked.seed))

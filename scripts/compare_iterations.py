@@ -29,10 +29,10 @@ from statistics import mean, pstdev
 from typing import Any
 
 import torch
+from interleaved import clock
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.optim import SGD, Adam, RMSprop
-from turns import clock
 
 from dop_lightning.cli.experiments.runner import prepare
 from dop_lightning.engine.descent import BatchState

@@ -23,7 +23,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from disturb_runs import Case, left
+from kill_runs import Case, results_of
 
 from dop_lightning.cli.main import main as dop
 
@@ -51,7 +51,7 @@ def contents(run: Path) -> dict[str, bytes]:
 
 def difference(run: Path, once: Path) -> str:
     """Describe the differences from the undisturbed run; empty if there are none."""
-    if left(run)[0] != left(once)[0]:
+    if results_of(run)[0] != results_of(once)[0]:
         return "results.csv"
     found, expected = contents(run), contents(once)
     return ", ".join(name for name in expected if found.get(name) != expected[name])

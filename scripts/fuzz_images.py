@@ -178,10 +178,10 @@ def recover(folder: Path, file: str) -> tuple[str, str]:
         time.sleep(0.002)
     text = said.read_text(errors="replace")
     said.unlink()
-    return judge(folder, file, os.waitstatus_to_exitcode(code), text), text
+    return check_outcome(folder, file, os.waitstatus_to_exitcode(code), text), text
 
 
-def judge(folder: Path, file: str, status: int, text: str) -> str:
+def check_outcome(folder: Path, file: str, status: int, text: str) -> str:
     """Return ``recovered``, ``refused``, or a description of the failure."""
     stray = {path.name for path in folder.iterdir()} - {file, "out"}
     if "Traceback" in text:

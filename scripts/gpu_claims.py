@@ -178,7 +178,7 @@ def factors_descend(device: str, steps: type, tau: float | str) -> str:
     return f"loss {losses[0]:.3g}, then {losses[1]:.3g}"
 
 
-def goes_on_in_halves(device: str) -> str:
+def halves_batch(device: str) -> str:
     """Check that a batch that does not fit is unchanged, and that half of it can continue."""
     if device == "cpu":
         raise Unmeasured("this needs a GPU")
@@ -270,7 +270,7 @@ CLAIMS: dict[str, Callable[[str], str]] = {
     "RobustPCA by DOP": partial(separates, chosen="dop"),
     "dop recover": lambda device: verb_runs(device, "recover", "photo.png", "--width", "8", "--iterations", "30"),
     "dop separate": lambda device: verb_runs(device, "separate", "matrix.npy"),
-    "a batch that does not fit continues in halves": goes_on_in_halves,
+    "a batch that does not fit continues in halves": halves_batch,
     "the next capture works after a failed one": survives_a_broken_capture,  # last: if it fails, CUDA is unusable
 }
 """Claims by name, in the order in which they are checked."""

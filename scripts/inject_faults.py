@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from disturb_runs import Case, difference
+from kill_runs import Case, difference
 
 from dop_lightning.cli.main import main as dop
 

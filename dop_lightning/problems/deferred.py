@@ -254,7 +254,12 @@ def _made(problem: Problem, shelf: Shelf, digest: str | None, **changes: Any) ->
             object.__setattr__(made, field.name, value)
     known = problem._has_undamaged if isinstance(problem, DeferredProblem) else problem.undamaged is not None
     object.__setattr__(made, "signal_shape", _shared(made.signal_shape))
-    own = {"_shape": _shared(problem.shape), "_dtype": problem.dtype, "_has_mask": problem.has_mask, "_has_undamaged": known}
+    own = {
+        "_shape": _shared(problem.shape),
+        "_dtype": problem.dtype,
+        "_has_mask": problem.has_mask,
+        "_has_undamaged": known,
+    }
     for name, value in {"_shelf": shelf, "_digest": digest, **own}.items():
         object.__setattr__(made, name, value)
     return made

@@ -48,7 +48,7 @@ class TestPretended:
     def test_a_batch_that_does_not_fit(self, script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
         claims = script.gpu_claims
         monkeypatch.setattr(claims, "less_memory", device.limited_memory)
-        assert claims.goes_on_in_halves("cuda") == "half of the batch continues"
+        assert claims.halves_batch("cuda") == "half of the batch continues"
 
 
 def setting(script: ModuleType, folder: Path, dry: bool = True) -> object:

@@ -135,11 +135,11 @@ def test_strips_are_timed() -> None:
 
 def test_harm_is_measured_once(tmp_path: Path) -> None:
     few = ("--out", str(tmp_path / "harm.csv"), "--images", "silhouette", "--size", "48", "--iterations", "4")
-    said = run("measure_harm.py", *few)
+    said = run("measure_clean_images.py", *few)
     assert re.search(
         r"^\| quick, 48 \| silhouette \| unchanged \| \d+\.\d \| (\d+\.\d|unchanged) \|$", said, re.MULTILINE
     ), said
-    assert run("measure_harm.py", *few) == said
+    assert run("measure_clean_images.py", *few) == said
     assert (tmp_path / "harm.csv").read_text().count("\n") == 2
 
 
@@ -157,7 +157,7 @@ def test_tiles_are_timed() -> None:
 
 @pytest.mark.slow
 def test_a_recovery_beside_busy_processes_is_timed() -> None:
-    said = run("benchmark_busy.py", "--size", "16", "--iterations", "1", "--busy", "0", "--threads", "1")
+    said = run("benchmark_busy_machine.py", "--size", "16", "--iterations", "1", "--busy", "0", "--threads", "1")
     assert re.fullmatch(r"threads 1: used 1, \d+\.\d s with 0 busy processes, 1\.00 times the first\n", said), said
 
 
@@ -171,15 +171,13 @@ def test_compare_instant_prints_differences(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_small_pictures_are_timed() -> None:
-    said = run("benchmark_small.py", "--count", "2", "--presets", "quick")
+    said = run("benchmark_small_images.py", "--count", "2", "--presets", "quick")
     assert re.search(r"^quick: 2 pictures of 12×12 in \d+\.\d s, \d+\.\d s of processor time; ", said), said
 
 
 @pytest.mark.slow
 def test_killed_processes_and_what_is_left_of_them() -> None:
-    said = run(
-        "disturb_runs.py", "chaos", "--times", "2", "--cases", "matrices", "--iterations", "3000", "--ranks", "2"
-    )
+    said = run("kill_runs.py", "chaos", "--times", "2", "--cases", "matrices", "--iterations", "3000", "--ranks", "2")
     assert len(re.findall(r"^ +\d  2 processes, kill +ranks \d at .*: equal$", said, re.MULTILINE)) == 2, said
     assert "tracebacks: 0" in said
 
@@ -248,14 +246,14 @@ def test_candidates_are_listed() -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_is_finished_by_the_same_command() -> None:
-    said = run("disturb_runs.py", "kill", "--times", "1", "--cases", "matrices", "--iterations", "4000")
+    said = run("kill_runs.py", "kill", "--times", "1", "--cases", "matrices", "--iterations", "4000")
     assert said.count("equal") == 2
     assert "UNEQUAL" not in said
 
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes() -> None:
-    said = run("disturb_runs.py", "resize", "--cases", "matrices", "--iterations", "12000")
+    said = run("kill_runs.py", "resize", "--cases", "matrices", "--iterations", "12000")
     assert said.count("equal") == 2
     assert "UNEQUAL" not in said
 
@@ -332,7 +330,7 @@ def test_scenes_with_known_masks_are_made(tmp_path: Path) -> None:
     small = ("--frames", "150", "--size", "24", "32", "--seed", "3")
     pictures = {}
     for name, options in (("a", ()), ("b", ()), ("still", ("--still-light", "--still-leaves"))):
-        said = run("made_scenes.py", str(tmp_path / name), *small, *options)
+        said = run("synthetic_scenes.py", str(tmp_path / name), *small, *options)
         assert re.search(r"150 frames, objects cover \d+\.\d%$", said, re.MULTILINE)
         files = {kind: sorted((tmp_path / name / kind).iterdir()) for kind in ("frames", "masks")}
         pictures[name] = {kind: np.stack([np.array(Image.open(file)) for file in files[kind]]) for kind in files}
@@ -356,6 +354,6 @@ def test_flipped_bits_are_found() -> None:
 
 
 def test_ranks_are_computed_on_paper() -> None:
-    said = run("measure_ranks.py", "--paper", "1000", "500", "5", "4")
+    said = run("measure_distributed_matrix.py", "--paper", "1000", "500", "5", "4")
     assert "1000×500, rank 5, 4 ranks: 0.00 GiB of D" in said
     assert re.search(r"\d+\.\d+ ms of work and \d+\.\d+ ms of communication", said)

@@ -20,8 +20,8 @@ from dop_lightning.problems.problem import Problem
 from dop_lightning.problems.randomness import stream
 from tests.suites.scripts import imported_script
 
-with imported_script("made_damage"):
-    from made_damage import DeadRectangles, Dust, Text
+with imported_script("synthetic_damage"):
+    from synthetic_damage import DeadRectangles, Dust, Text
 
 UNSEEN = -7.0
 

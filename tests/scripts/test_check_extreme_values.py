@@ -1,10 +1,10 @@
-"""Some cells of the tables of ``scripts/try_numbers.py``."""
+"""Some cells of the tables of ``scripts/check_extreme_values.py``."""
 
 from types import ModuleType
 
 import numpy as np
 
-SCRIPT = "try_numbers"
+SCRIPT = "check_extreme_values"
 
 
 def test_factors_change_no_image(script: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""Calls from several threads, as in ``scripts/call_in_threads.py`` but fewer."""
+"""Calls from several threads, as in ``scripts/check_thread_safety.py`` but fewer."""
 
 from collections.abc import Iterator
 from types import ModuleType
@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 import torch
 
-SCRIPT = "call_in_threads"
+SCRIPT = "check_thread_safety"
 
 
 @pytest.fixture(autouse=True)

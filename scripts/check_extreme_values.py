@@ -1,7 +1,7 @@
 """Test scales, offsets and extreme values of images and matrices, and print the results as a Markdown table.
 
-    python scripts/try_numbers.py
-    python scripts/try_numbers.py --case matrices
+    python scripts/check_extreme_values.py
+    python scripts/check_extreme_values.py --case matrices
 
 Each input is derived from an image of 24×24 pixels or a matrix of 40×30 entries, both with outliers, by a factor, an
 offset or a few changed values. The factor or offset is undone in the result, which is compared with the result for the
@@ -168,7 +168,7 @@ def recovered(preset: str, suffix: str = "") -> Call:
     options = {} if preset == "instant" else {"width": WIDTH, "iterations": ITERATIONS}
 
     def call(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
-        with heard() as said, tempfile.TemporaryDirectory() as folder:
+        with recorded_warnings() as said, tempfile.TemporaryDirectory() as folder:
             file = f"{folder}/image{suffix}"
             if suffix:
                 write(file, array)
@@ -238,7 +238,7 @@ def fitted(method: str) -> Call:
     """Return a call of `RobustPCA`."""
 
     def call(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
-        with heard() as said:
+        with recorded_warnings() as said:
             try:
                 model = RobustPCA(method=method, center=False).fit(array)  # type: ignore[arg-type]
             except ValueError as error:
@@ -249,7 +249,7 @@ def fitted(method: str) -> Call:
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[list[str]]:
+def recorded_warnings() -> Iterator[list[str]]:
     """Collect warnings."""
     said: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
@@ -261,7 +261,7 @@ def heard() -> Iterator[list[str]]:
 def command(arguments: list[str], folder: str) -> list[str]:
     """Run `dop` in this process, and return its warnings."""
     out, err = io.StringIO(), io.StringIO()
-    with heard() as said, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with recorded_warnings() as said, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = dop(arguments)
     text = err.getvalue().replace(f"{folder}/", "")
     if status:
