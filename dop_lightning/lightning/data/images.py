@@ -99,7 +99,7 @@ class ImageFile(Source):
         return read
 
     def _forget(self, read: "weakref.ref[_Read]") -> None:
-        """Drop a reference to an image that is no longer in memory."""
+        """Drop a reference to an image that has been released."""
         if self._released is read:
             self._released = None
 
