@@ -30,14 +30,14 @@ def working_memory(state: State) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         state.advance(2)
-        return int(torch.cuda.max_memory_allocated(device)) - before + _bytes(_tensors(state))
-    kept = _Kept()
+        return int(torch.cuda.max_memory_allocated(device)) - before + _num_bytes(_tensors(state))
+    kept = _SavedBytes()
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
         state.advance(1)
-    return kept.bytes + 4 * _bytes(_tensors(state)) + ARRAYS * _bytes([state.problems.observation])
+    return kept.bytes + 4 * _num_bytes(_tensors(state)) + ARRAYS * _num_bytes([state.problems.observation])
 
 
-class _Kept:
+class _SavedBytes:
     """Sums the bytes that autograd saves, counting each storage once."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ def _tensors(state: State) -> list[Tensor]:
     return [parameter.detach() for module in state.modules for parameter in module.parameters()]
 
 
-def _bytes(tensors: list[Tensor]) -> int:
+def _num_bytes(tensors: list[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

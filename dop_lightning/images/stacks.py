@@ -85,7 +85,7 @@ def recover_stack(
     return done
 
 
-def _object(stack: Stack, layout: Layout, position: tuple[int, ...]) -> ImageObject:
+def _image_at(stack: Stack, layout: Layout, position: tuple[int, ...]) -> ImageObject:
     name = f"image[{', '.join(map(str, position))}]"
     return image_object(stack[layout.index(position)], name, layout.channel_axis)
 
@@ -97,12 +97,12 @@ def _request(
     settings: Settings,
     others: dict[str, Any],
 ) -> Request:
-    given = _object(stack, layout, position)
-    own = {key: _part(key, other, layout, position) for key, other in others.items()}
+    given = _image_at(stack, layout, position)
+    own = {key: _part_at(key, other, layout, position) for key, other in others.items()}
     return request(given, settings, **own)
 
 
-def _part(name: str, other: Any, layout: Layout, position: tuple[int, ...]) -> Any:
+def _part_at(name: str, other: Any, layout: Layout, position: tuple[int, ...]) -> Any:
     """Return the part of a mask or truth that belongs to one image."""
     if other is None:
         return None

@@ -120,7 +120,7 @@ def run_passes(
             recovery.step()
             kept, done = saved_progress(recovery.progress), recovery.steps_done
             say(describe(recovery))
-            reason, is_due = _agreed(recovery, ranks, stop(), time.monotonic() - saved_at > save_after)
+            reason, is_due = _agree(recovery, ranks, stop(), time.monotonic() - saved_at > save_after)
             now = recovery.progress
             if now.phase == "ended":
                 break
@@ -138,7 +138,7 @@ def run_passes(
         raise
 
 
-def _agreed(recovery: Recovery, ranks: SingleProcess, reason: Stop, is_due: bool) -> tuple[Stop, bool]:
+def _agree(recovery: Recovery, ranks: SingleProcess, reason: Stop, is_due: bool) -> tuple[Stop, bool]:
     """Return the reason of any rank to stop, and whether rank 0 requests a save.
 
     Raises:

@@ -26,7 +26,7 @@ def _three() -> Iterator[None]:
 @pytest.fixture(params=["of the libraries", "of torch"])
 def _ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "of torch":
-        monkeypatch.setattr(thread_count, "_setters", lambda: ())
+        monkeypatch.setattr(thread_count, "_thread_setters", lambda: ())
 
 
 @pytest.mark.usefixtures("_ways")

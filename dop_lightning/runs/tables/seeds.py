@@ -96,7 +96,7 @@ def group_over_seeds(runs: Sequence[RunTable], each: bool = False) -> list[Group
             attributes = entry.get("attributes", result.get("attributes", {}))
             seed = entry.get("seed", result.get("seed"))
             rates = [result.get(rate) for rate in run.listed]  # given per problem: different rates, different methods
-            what = [entry.get("shape"), _without(attributes, METHOD_ATTRIBUTES)]
+            what = [entry.get("shape"), _drop_keys(attributes, METHOD_ATTRIBUTES)]
             identity = _text([place, axes, attributes, rates, *what])
             occurred[_text([identity, seed])] += 1
             occurrence = occurred[_text([identity, seed])]
@@ -118,7 +118,7 @@ def _is_of_problem(key: str) -> bool:
     return key.startswith("data.") and not key.endswith((".alphas", ".batch_size"))
 
 
-def _without(values: dict[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
+def _drop_keys(values: dict[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in left_out}
 
 

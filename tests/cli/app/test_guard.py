@@ -111,6 +111,6 @@ def test_the_port_must_be_that_of_the_server(tmp_path: Path) -> None:
     from dop_lightning.cli.app.guard import Guard
 
     guard = Guard(lambda *_: None, TOKEN, port=8000)  # type: ignore[arg-type,return-value]
-    assert guard._refusal("GET", {"host": "127.0.0.1:8000"}) == (0, "")
-    assert guard._refusal("GET", {"host": "127.0.0.1:8001"})[0] == 400
-    assert guard._refusal("GET", {"host": "127.0.0.1"})[0] == 400
+    assert guard._rejection("GET", {"host": "127.0.0.1:8000"}) == (0, "")
+    assert guard._rejection("GET", {"host": "127.0.0.1:8001"})[0] == 400
+    assert guard._rejection("GET", {"host": "127.0.0.1"})[0] == 400

@@ -34,8 +34,8 @@ def test_matrices_in_stacks_are_orthogonalised_independently(
 ) -> None:
     matrices = [draw(seed, shape, dtype) for seed, shape in enumerate(SHAPES)]
     matrices[2].zero_()
-    merged = muon._merged(matrices, Stacks(SHAPES, matrices[0]), precision)
-    for one, other in zip(merged, muon._by_shape(matrices, precision), strict=True):
+    merged = muon._orthogonalise_padded(matrices, Stacks(SHAPES, matrices[0]), precision)
+    for one, other in zip(merged, muon._orthogonalise_by_shape(matrices, precision), strict=True):
         assert one.dtype == dtype
         torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
 

@@ -89,7 +89,7 @@ def test_preview_takes_little_time(fit, image_method, images, tmp_path: Path, mo
         perf_counter = staticmethod(lambda: now[0])
 
     looks = []
-    evaluate = module.PreviewFile._look_at
+    evaluate = module.PreviewFile._evaluate_state
 
     def slow(self: PreviewFile, *arguments: Any) -> None:
         looks.append(now[0])
@@ -98,7 +98,7 @@ def test_preview_takes_little_time(fit, image_method, images, tmp_path: Path, mo
         self._looking = 1.0
 
     monkeypatch.setattr(module, "time", Clock)
-    monkeypatch.setattr(module.PreviewFile, "_look_at", slow)
+    monkeypatch.setattr(module.PreviewFile, "_evaluate_state", slow)
     fit(tmp_path, image_method(), images(), 100, PreviewFile(1e-9))
     assert looks == [0.0]
 

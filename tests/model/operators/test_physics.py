@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dop_lightning.model.operators import Operator, Physics, PhysicsOperator, operator_of
-from dop_lightning.model.operators.physics import _made
+from dop_lightning.model.operators.physics import _create_physics
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.model.operators.builders import measured
 from tests.suites.operator import OperatorSuite
@@ -110,7 +110,7 @@ class TestPhysicsOfAPath(TestPhysics):
     def test_equal_settings_share_one_operator(self) -> None:
         one, other = (Physics(f"{HERE}.Rows", {"m": 3}) for _ in range(2))
         assert one == other
-        assert _made(one) is _made(other)
+        assert _create_physics(one) is _create_physics(other)
         assert len(ProblemBatch([measured(one, self.shape), measured(other, self.shape, 2, "b")])) == 2
         assert one != Physics(f"{HERE}.Rows", {"m": 2})
 

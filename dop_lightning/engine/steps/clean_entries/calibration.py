@@ -170,7 +170,7 @@ def _calibrate(
 ) -> Tensor | None:
     """Run one calibration fit. Return ``None`` if there are no outliers to fit."""
     generator = torch.Generator(device="cpu").manual_seed(0)
-    table = _rows(y.shape, per_pixel)
+    table = _group_indices(y.shape, per_pixel)
     table = table[known.flatten()[table].any(dim=1)]
     if not len(table):
         return None
@@ -178,7 +178,7 @@ def _calibrate(
     weights = clean.flatten()[table].masked_fill(~seen, 1).amin(dim=1)  # w of a row
     levels = _Levels.of(values[seen], expected, scale)
     some = torch.randperm(len(table), generator=generator, device="cpu")[:ROWS]
-    outliers = _outliers(values, expected, seen, weights, some, FAR_DISTANCE * scale, levels)
+    outliers = _estimate_outliers(values, expected, seen, weights, some, FAR_DISTANCE * scale, levels)
     if outliers is None:
         return None
     turn = None
@@ -207,12 +207,12 @@ def _calibrate(
         return Examples(around.features(shown, residual, places), base(residual), there)
 
     number = draws * len(some)
-    drawn = outliers.rows[_systematic(outliers.weights, number, generator)]
+    drawn = outliers.rows[_systematic_sample(outliers.weights, number, generator)]
     at = torch.cat(
         [torch.randperm(len(table), generator=generator, device="cpu") for _ in range(-(-number // len(table)))]
     )
     at = at[:number]
-    counted = 1 - _unchanged(values, expected, seen, weights, levels, drawn, at)
+    counted = 1 - _probability_unchanged(values, expected, seen, weights, levels, drawn, at)
     fitted = fit_positive_unlabelled(
         examples(values[some], some),
         examples(values[drawn], at, simulated=True),
@@ -230,7 +230,7 @@ def _calibrate(
     return result.view(y.shape)
 
 
-def _rows(shape: torch.Size, per_pixel: bool) -> Tensor:
+def _group_indices(shape: torch.Size, per_pixel: bool) -> Tensor:
     """Return the indices of entries, one row per group of entries that are corrupted together."""
     entries = torch.arange(shape.numel(), device="cpu")
     return entries.view(shape[0], -1).T.contiguous() if per_pixel else entries[:, None]
@@ -256,7 +256,7 @@ class _Levels(NamedTuple):
         return ((values - self.low) / self.width).round().long().clamp_(0, self.number - 1)
 
 
-def _outliers(
+def _estimate_outliers(
     values: Tensor, expected: Tensor, seen: Tensor, clean: Tensor, some: Tensor, far: float, levels: _Levels
 ) -> _Outliers | None:
     """Estimate the fraction and the values of outliers. Return ``None`` if there are none."""
@@ -268,9 +268,9 @@ def _outliers(
     if values.shape[1] == 1:
         ordered = ascending(expected)
         weights /= share_far(ordered, values[rows, 0], far, torch.float64).clamp_min(MIN_FAR_FRACTION)
-        weights = _lifted(weights, values[rows, 0], ordered, far, levels)
+        weights = _raise_weights(weights, values[rows, 0], ordered, far, levels)
     else:
-        weights /= _rows_share_far(values[rows], expected, far)
+        weights /= _row_fractions_far(values[rows], expected, far)
     whole = int(seen[some].all(dim=1).sum())
     share = min(float(weights.sum()) / whole, MAX_OUTLIER_FRACTION)
     counts = torch.zeros(levels.number, dtype=torch.float64, device="cpu")
@@ -280,7 +280,7 @@ def _outliers(
     return _Outliers(share, rows, weights, density.float())
 
 
-def _lifted(weights: Tensor, values: Tensor, ordered: Tensor, far: float, levels: _Levels) -> Tensor:
+def _raise_weights(weights: Tensor, values: Tensor, ordered: Tensor, far: float, levels: _Levels) -> Tensor:
     """Increase the weights of single-value outliers where c is unreliable; ``ordered`` are the sorted estimates."""
     width = levels.width * levels.number / PARTS
     points = levels.low + width * (torch.arange(PARTS * POINTS, dtype=values.dtype, device="cpu") + 0.5) / POINTS
@@ -293,7 +293,7 @@ def _lifted(weights: Tensor, values: Tensor, ordered: Tensor, far: float, levels
     return weights * (lifted(sums, shares, further) / sums.clamp_min(1e-12))[at]
 
 
-def _rows_share_far(values: Tensor, expected: Tensor, far: float) -> Tensor:
+def _row_fractions_far(values: Tensor, expected: Tensor, far: float) -> Tensor:
     """Return c of rows of values ``(r, g)``, float64.
 
     A row of estimates is far from a row of values if it differs by more than ``far`` in at least one channel.
@@ -303,7 +303,7 @@ def _rows_share_far(values: Tensor, expected: Tensor, far: float) -> Tensor:
     return torch.cat(parts).clamp_min(MIN_FAR_FRACTION)
 
 
-def _unchanged(
+def _probability_unchanged(
     values: Tensor, expected: Tensor, seen: Tensor, clean: Tensor, levels: _Levels, drawn: Tensor, at: Tensor
 ) -> Tensor:
     """Return the probability that the true values of the rows ``at`` equal the values of the rows ``drawn``."""
@@ -319,7 +319,7 @@ def _unchanged(
     return torch.where(is_same, clean[at], 0) + (1 - clean[at]) * may_be
 
 
-def _systematic(weights: Tensor, number: int, generator: torch.Generator) -> Tensor:
+def _systematic_sample(weights: Tensor, number: int, generator: torch.Generator) -> Tensor:
     """Draw ``number`` indices by systematic sampling: each count differs from its expectation by less than one."""
     order = torch.randperm(len(weights), generator=generator, device="cpu")
     up_to = weights[order].cumsum(0)

@@ -5,7 +5,7 @@ import torch
 
 from dop_lightning.engine.steps.clean_entries.lines import _median_of_five
 from dop_lightning.engine.steps.clean_entries.sorting import ascending, ascending_lines, stable_order
-from dop_lightning.engine.steps.clean_entries.unlabelled import Examples, Logistic, _design
+from dop_lightning.engine.steps.clean_entries.unlabelled import Examples, Logistic, _design_matrix
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int16, torch.float16])
@@ -45,5 +45,5 @@ def test_a_regression_without_a_matrix_gives_the_same_probability() -> None:
     seen = torch.rand(300, 3, generator=generator) < 0.7
     seen[:, 0] = True
     examples = Examples(2 * torch.randn(300, 3, 2, generator=generator), torch.randn(300, generator=generator), seen)
-    expected = torch.sigmoid(examples.base.double() + _design(examples, knots) @ fitted.coefficients)
+    expected = torch.sigmoid(examples.base.double() + _design_matrix(examples, knots) @ fitted.coefficients)
     torch.testing.assert_close(fitted.probability(examples), expected, rtol=1e-12, atol=1e-14)
