@@ -5,7 +5,8 @@
 The two are interleaved block by block in one run, so that drifts of the speed of the machine affect both alike.
 “Framework” is the Trainer with the standard callbacks (scores and curves at every evaluation, TensorBoard, progress),
 without the result files and the checkpoint, which are written once at the end. “Bare” is a loop written by hand: in
-place and without autograd for matrices; the same network and optimizer with autograd for the U-Net."""
+place and without autograd for matrices; the same network and optimizer with autograd for the U-Net.
+"""
 
 import argparse
 import statistics

@@ -78,19 +78,19 @@ def seconds_per_iteration(
         ahead: warm-up iterations, in which kernels, memory and graphs are prepared; not measured.
         beside: batches that are advanced concurrently. The measured time is divided by the number of batches.
     """
-    together, at_work = ConcurrentBatches(), [state, *beside]
+    together, states = ConcurrentBatches(), [state, *beside]
 
     def advance(iterations: int) -> None:
-        for became in together.advance(at_work, [iterations] * len(at_work)):
-            if isinstance(became, OutOfMemoryError):
-                raise became
+        for outcome in together.advance(states, [iterations] * len(states)):
+            if isinstance(outcome, OutOfMemoryError):
+                raise outcome
 
     begin = time.perf_counter()
     advance(ahead)
     if stopped():
-        return (time.perf_counter() - begin) / ahead / len(at_work)
+        return (time.perf_counter() - begin) / ahead / len(states)
     done, begin = 0, time.perf_counter()
     while done == 0 or (done < most and time.perf_counter() - begin < least and not stopped()):
         advance(1)
         done += 1
-    return (time.perf_counter() - begin) / done / len(at_work)
+    return (time.perf_counter() - begin) / done / len(states)

@@ -117,9 +117,9 @@ class Roster:
     @property
     def iteration(self) -> int:
         """Minimum number of iterations done over the unfinished problems; if there are none, the maximum over all."""
-        at_work = [state.iteration for state in self.states]
-        if at_work or self.waiting:
-            return min([*at_work, *(self.records[batch.names[0]].iteration for batch in self.waiting)])
+        iterations = [state.iteration for state in self.states]
+        if iterations or self.waiting:
+            return min([*iterations, *(self.records[batch.names[0]].iteration for batch in self.waiting)])
         return max((record.iteration for record in self.records.values()), default=0)
 
     def unfinished(self) -> Iterator[tuple[ProblemBatch, int]]:
@@ -159,9 +159,9 @@ class Roster:
 
     def activate_waiting(self) -> list[State]:
         """Activate waiting tiles if at most half of the maximum number are active, and return them."""
-        begun: list[State] = []
+        started: list[State] = []
         if len(self.states) > self._at_once // 2:
-            return begun
+            return started
         while self.waiting and len(self.states) < self._at_once:
             batch = self.waiting.pop(0)
             record, state = self.records[batch.names[0]], self._new_state(batch)
@@ -169,15 +169,15 @@ class Roster:
             if saved is not None:
                 state.load_problem_state(0, saved)
             state.iteration, record.state = record.iteration, None
-            begun.append(state)
+            started.append(state)
             self.states.append(state)
-        return begun
+        return started
 
     def deactivate(self) -> None:
         """Move problems that have left from their records to resting batches, to give access to their parameters."""
-        at_work, resting = {name for state in self.states for name in state.problems.names}, []
+        active, resting = {name for state in self.states for name in state.problems.names}, []
         for state in self.all_states():
-            if not at_work & set(state.problems.names):
+            if not active & set(state.problems.names):
                 resting.append(state)
                 for name in state.problems.names:
                     self.records[name].state = None

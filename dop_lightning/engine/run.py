@@ -175,8 +175,8 @@ class Run:
             if self._interrupted():
                 break  # there may be many batches; they can resume from different iterations
             self._advance(turn, end)
-            at_work = {id(state) for state in self.states}
-            self._end_finished([state for state in turn if id(state) in at_work], end)
+            active = {id(state) for state in self.states}
+            self._end_finished([state for state in turn if id(state) in active], end)
         seen = {id(state) for state in behind}
         # batches that were ahead after an earlier run, and the rest of batches after a problem has diverged
         self._end_finished([state for state in self.states if id(state) not in seen], end)
@@ -233,11 +233,11 @@ class Run:
             for state in turn:
                 state.release()
         seconds = (time.perf_counter() - before) / len(turn)
-        for state, at, became in zip(turn, begins, advanced, strict=True):
-            if isinstance(became, OutOfMemoryError):
-                self._split(state, became)  # the halves are advanced in the next step
+        for state, at, outcome in zip(turn, begins, advanced, strict=True):
+            if isinstance(outcome, OutOfMemoryError):
+                self._split(state, outcome)  # the halves are advanced in the next step
             else:
-                self._record_block(state, at, became, seconds)
+                self._record_block(state, at, outcome, seconds)
 
     def _record_block(self, state: State, at: int, diverged: list[int], seconds: float) -> None:
         """Record a block of a batch that began at iteration ``at``, and notify the listeners."""
@@ -303,7 +303,7 @@ class Run:
         Raises:
             ValueError: no active problem has this name.
         """
-        if not any(name in at_work.problems.names for at_work in self.states):
+        if not any(name in active.problems.names for active in self.states):
             raise ValueError(f"name must be the name of an active problem, got {name!r}")
         self._stopping[name] = status
         if state is not None:

@@ -77,8 +77,8 @@ class Meeting:
                 seen = tokens
             self._wait(end)
         self._path("answer.json").unlink(missing_ok=True)
-        for came in self._arrivals(own):
-            came.unlink(missing_ok=True)
+        for arrival in self._arrivals(own):
+            arrival.unlink(missing_ok=True)
         return own
 
     def _request_name(self, own: str, end: float) -> str:

@@ -174,8 +174,8 @@ def _recover_dask(
     chunked = given if layout.channels is None else given.rechunk({layout.channels: -1})
     found = list(blocks(layout, chunked.chunks))
     if limits is None and _needs_range(given.dtype):
-        asked = [dask.delayed(_chunk_range)(chunked[block.core], layout) for block in found]
-        limits = dask.delayed(_unit_range)(dask.delayed(_enclosing_range)(asked))
+        ranges = [dask.delayed(_chunk_range)(chunked[block.core], layout) for block in found]
+        limits = dask.delayed(_unit_range)(dask.delayed(_enclosing_range)(ranges))
     types = _field_types(given.dtype)
     parts: dict[str, np.ndarray] = {name: np.empty(chunked.numblocks, dtype=object) for name in FIELDS}
     for block in found:

@@ -183,9 +183,9 @@ def recover_image(
             raise KeyboardInterrupt
         return close(result)
     given = image_object(values, axis="auto" if layout is None else layout.channel_axis)
-    asked = request(given, settings, **masks, truth=truth)
-    with _run(progress, settings, [asked.loaded.format.size]) as (stop, report):
-        (recovery,) = restore([asked], settings, stop, report)
+    prepared = request(given, settings, **masks, truth=truth)
+    with _run(progress, settings, [prepared.loaded.format.size]) as (stop, report):
+        (recovery,) = restore([prepared], settings, stop, report)
     if recovery is None:
         raise KeyboardInterrupt
     warn(recovery, settings, stacklevel=2)
@@ -196,7 +196,7 @@ def _recover_list(
     images: Sequence[Any], channel_axis: Axis | str, settings: Settings, progress: bool | None, **others: Any
 ) -> list[Recovery]:
     """Recover a list of images, which may differ in size and type."""
-    asked: list[Request] = []
+    requests: list[Request] = []
     closes = []
     for number, image in enumerate(images):
         values, axis, masked, close = opened(image, channel_axis)
@@ -207,11 +207,11 @@ def _recover_list(
         own = {name: bare(_item_of(name, other, number, len(images))) for name, other in others.items()}
         own["missing"] = _union(own["missing"], masked)
         made = request(given, settings, **own)
-        asked.append(made._replace(problem=replace(made.problem, name=f"{number}: {made.problem.name}")))
+        requests.append(made._replace(problem=replace(made.problem, name=f"{number}: {made.problem.name}")))
         closes.append(close)
     found: list[Recovery] = []
-    with _run(progress, settings, [each.loaded.format.size for each in asked]) as (stop, report):
-        for group in _groups_by_size(asked):
+    with _run(progress, settings, [each.loaded.format.size for each in requests]) as (stop, report):
+        for group in _groups_by_size(requests):
             for recovery in restore(group, settings, stop, report):
                 if recovery is None:
                     raise KeyboardInterrupt
@@ -229,11 +229,11 @@ def _item_of(name: str, other: Any, number: int, count: int) -> Any:
     return other[number]
 
 
-def _groups_by_size(asked: Sequence[Request]) -> Iterator[list[Request]]:
+def _groups_by_size(requests: Sequence[Request]) -> Iterator[list[Request]]:
     """Yield groups of images that are recovered together, by their number of pixels."""
     group: list[Request] = []
     pixels = 0
-    for each in asked:
+    for each in requests:
         group.append(each)
         pixels += each.problem.observation[0].numel()
         if pixels >= AT_ONCE:

@@ -85,10 +85,10 @@ def request(
     except Unsuitable as error:
         raise ValueError(f"{given.name}: {error}") from None
     observed = loaded.mask
-    for name, told in (("mask", mask), ("missing", missing)):
-        if told is None:
+    for name, flags in (("mask", mask), ("missing", missing)):
+        if flags is None:
             continue
-        own = image_object(told, name)
+        own = image_object(flags, name)
         known = observed_by(own.raster if name == "mask" else inverted(own.raster), loaded, own.name)
         observed = known if observed is None else observed & known
         if not observed.any():

@@ -60,20 +60,20 @@ def recover_stack(
     others = {"mask": mask, "missing": missing, "undamaged": undamaged, "truth": truth}
     found: list[tuple[tuple[int, ...], Recovery | None]] = []
     result = _Result(stack, layout)
-    positions, begun = layout.indices(), False
+    positions, has_started = layout.indices(), False
     at_once = max(1, AT_ONCE // (layout.size[0] * layout.size[1]))
     while group := list(islice(positions, at_once)):
         if stop():
             found = [(position, None) for position in group]
         else:
-            asked = [_request(stack, layout, at, settings, others) for at in group]
-            found = list(zip(group, restore(asked, settings, stop, report), strict=True))
+            requests = [_request(stack, layout, at, settings, others) for at in group]
+            found = list(zip(group, restore(requests, settings, stop, report), strict=True))
         for position, recovery in found:
-            begun = begun or recovery is not None
+            has_started = has_started or recovery is not None
             result.take(position, recovery)
             if recovery is not None and recovery.status != "interrupted":
                 warn(recovery, settings, stacklevel + 1)
-        if not begun and stop():
+        if not has_started and stop():
             return None
     done = result.stack_recovery()
     if count := Counter(done.statuses.ravel().tolist())["interrupted"]:

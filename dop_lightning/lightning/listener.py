@@ -101,8 +101,8 @@ def _gets_no_result(run: Run, ending: Ending) -> bool:
         return True
     if not all(problem.is_tile for problem in ending.problems):
         return False
-    at_work = sum(len(batch) for batch, _ in run.roster.unfinished())
-    return at_work > MAX_INTERRUPTED
+    unfinished = sum(len(batch) for batch, _ in run.roster.unfinished())
+    return unfinished > MAX_INTERRUPTED
 
 
 def means(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -107,7 +107,7 @@ def run_passes(
         KeyboardInterrupt: the only rank was interrupted; the progress up to the previous pass has been saved.
     """
     start = saved_at = time.monotonic()
-    begun = done = recovery.steps_done
+    first_step = done = recovery.steps_done
     kept = saved_progress(recovery.progress)
 
     def save() -> None:
@@ -129,7 +129,7 @@ def run_passes(
                 saved_at = time.monotonic()
             if reason:
                 raise StoppedError(reason)
-        if done > begun:  # save at the end too, because writing the parts takes long
+        if done > first_step:  # save at the end too, because writing the parts takes long
             save()
     except KeyboardInterrupt:
         if ranks.size == 1:  # with more ranks, the others would wait

@@ -127,10 +127,10 @@ class RayTasks:
         self._waiting: list[RayTask] = []
         self._running: dict[Any, RayTask] = {}
 
-    def _require(self, name: str, asked: int, there: float) -> None:
-        if asked > there:
+    def _require(self, name: str, requested: int, available: float) -> None:
+        if requested > available:
             self.close()
-            raise ValueError(f"{name} must be at most {there:g}, the total of the cluster, got {asked}")
+            raise ValueError(f"{name} must be at most {available:g}, the total of the cluster, got {requested}")
 
     def __enter__(self) -> RayTasks:
         return self
@@ -315,13 +315,13 @@ def _run(task: RayTask, stop: Path, environment: Mapping[str, str]) -> int:
 
 
 def _wait(process: subprocess.Popen[bytes], stop: Path) -> int:
-    told = False
+    is_told = False
     while True:
         try:
             return process.wait(PAUSE)
         except subprocess.TimeoutExpired:
-            if not told and _is_listed(stop):
-                told = True
+            if not is_told and _is_listed(stop):
+                is_told = True
                 process.terminate()
 
 

@@ -77,8 +77,11 @@ class ProcessStatus:
 
     def to_json(self) -> dict[str, Any]:
         """Return a representation for JSON, without its problems."""
-        said = asdict(self.beat)
-        return {"life": self.life, **{key: said[key] for key in said if key not in ("at_work", "batches", "started")}}
+        fields = asdict(self.beat)
+        return {
+            "life": self.life,
+            **{key: fields[key] for key in fields if key not in ("at_work", "batches", "started")},
+        }
 
 
 @dataclass(frozen=True)
@@ -174,9 +177,9 @@ def _run_status(run: Path, name: str, now: float) -> RunStatus:
     if not folder.has_run:
         return _status_before_start(run, name)
     processes = [ProcessStatus(beat, beat.life(run, now), beat.is_silent(now)) for beat in read_heartbeats(run)]
-    at_work = _problems_of(processes, "running")
+    running = _problems_of(processes, "running")
     left = {**_problems_of(processes, "killed"), **_problems_of(processes, "lost"), **_failed_problems(processes)}
-    problems = [_problem_status(folder, entry, at_work, left) for entry in folder.manifest().problems]
+    problems = [_problem_status(folder, entry, running, left) for entry in folder.manifest().problems]
     log = next((Path(p.beat.log) for p in processes if p.beat.log is not None), None) or _point_log(run)
     status, reason = _overall_status(problems, processes)
     if refusal := _refusal(run, folder, processes):
@@ -201,9 +204,9 @@ def _run_status(run: Path, name: str, now: float) -> RunStatus:
 def _status_before_start(run: Path, name: str) -> RunStatus:
     """Return the status of a point of a sweep without a manifest: waiting, reading its data, or refused."""
     log = _point_log(run)
-    said = "" if log is None else last_line(log)
-    if _ERROR.match(said):
-        return RunStatus(run, name, "failed", reason=said, log=log)
+    line = "" if log is None else last_line(log)
+    if _ERROR.match(line):
+        return RunStatus(run, name, "failed", reason=line, log=log)
     job = sweep_points(run.parent).get(run.name, {}).get("job")
     return RunStatus(run, name, "waiting" if log is None else "starting", reason=f"job {job}" if job else "", log=log)
 
@@ -271,8 +274,8 @@ def _refusal(run: Path, folder: RunFolder, processes: Sequence[ProcessStatus]) -
     written = log.stat().st_mtime
     if folder.manifest_path.stat().st_mtime >= written or any(beat.beat.time >= written for beat in processes):
         return ""
-    said = last_line(log)
-    return said if _ERROR.match(said) else ""
+    line = last_line(log)
+    return line if _ERROR.match(line) else ""
 
 
 def _point_log(run: Path) -> Path | None:

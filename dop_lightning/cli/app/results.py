@@ -50,7 +50,11 @@ def files_of(job: Job) -> dict[str, Path]:
     """
     folder = problem_folder(job)
     found = {"thumbnail": job.folder / PAGE_FOLDER / "thumbnail.png", "log": job.log}
-    found |= {what: job.mask(what) for what, there in zip(("mask", "undamaged"), job.corrected, strict=True) if there}
+    found |= {
+        what: job.mask(what)
+        for what, is_corrected in zip(("mask", "undamaged"), job.corrected, strict=True)
+        if is_corrected
+    }
     if job.state in ("done", "stopped"):
         found["report"] = job.run / REPORT
     if folder is not None:

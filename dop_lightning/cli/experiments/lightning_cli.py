@@ -416,16 +416,16 @@ class _Scores(Callback):
         self.rows.append({k: v for k, v in row.items() if not isinstance(v, float) or math.isfinite(v)})
 
 
-def _checkpoint_path(asked: str | None, run_folder: Path) -> Path | None:
+def _checkpoint_path(given: str | None, run_folder: Path) -> Path | None:
     """Return the path of ``--ckpt_path``; ``None`` for ``last`` before the first checkpoint."""
-    if asked is None:
+    if given is None:
         return None
-    if asked == "last":
+    if given == "last":
         checkpoint = last_checkpoint(run_folder)
         if checkpoint is None:
             print(f"{run_folder} has no checkpoint yet", file=sys.stderr)
         return checkpoint
-    path = Path(asked)
+    path = Path(given)
     if not path.exists():
-        raise ValueError(f"ckpt_path must be a checkpoint or 'last', got {asked!r}, which does not exist")
+        raise ValueError(f"ckpt_path must be a checkpoint or 'last', got {given!r}, which does not exist")
     return path

@@ -56,8 +56,8 @@ def prepare() -> None:
     )
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    for asked_for in ("profilers", "callbacks"):  # their output was requested by the user
-        logging.getLogger(f"pytorch_lightning.{asked_for}").setLevel(logging.INFO)
+    for package_part in ("profilers", "callbacks"):  # their output was requested by the user
+        logging.getLogger(f"pytorch_lightning.{package_part}").setLevel(logging.INFO)
     # torch 2.13 deprecates a function that Lightning 2.6 uses to inspect batches
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
     # jsonargparse 4.53 deprecates arguments that LightningCLI 2.6 uses

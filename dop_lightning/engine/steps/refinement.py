@@ -540,11 +540,11 @@ class Refinement(StepRule):
         if bool(flat.any()):
             average = torch.where(flat, memory["border"], average)
             left_over = torch.where(flat, y - memory["border"], left_over)
-        told = dropped | hopeless
+        replaced = dropped | hopeless
         return replace(
             evaluation,
-            signal=torch.where(over(told, average), average, evaluation.signal),
-            corruption=torch.where(over(told, left_over), left_over, evaluation.corruption),
+            signal=torch.where(over(replaced, average), average, evaluation.signal),
+            corruption=torch.where(over(replaced, left_over), left_over, evaluation.corruption),
             average=None,
         )
 

@@ -200,8 +200,8 @@ class SemiImplicit(StepRule):
         left, right = _factors(state).pair
         size = (torch.bmm(left.mT, left) * torch.bmm(right.mT, right)).sum(dim=(1, 2)).clamp_min(0).sqrt()
         residual = (4 * memory["last_loss"]).sqrt()
-        told = torch.stack([memory["settled"].double(), residual.double(), size.double()]).tolist()  # one sync
-        near = [not done and e < MAX_PRUNING_RESIDUAL * x for done, e, x in zip(*told, strict=True)]
+        values = torch.stack([memory["settled"].double(), residual.double(), size.double()]).tolist()  # one sync
+        near = [not done and e < MAX_PRUNING_RESIDUAL * x for done, e, x in zip(*values, strict=True)]
         if not any(near):
             return
         r = state.residual(torch.empty_like(state.problems.observation), state.iteration)

@@ -44,12 +44,12 @@ def compiler() -> list[str]:
     Raises:
         RuntimeError: no compiler was found, or it uses another OpenMP library than torch.
     """
-    asked = shlex.split(os.environ.get("CXX", ""))
-    if not asked and sys.platform != "linux":
+    requested = shlex.split(os.environ.get("CXX", ""))
+    if not requested and sys.platform != "linux":
         raise RuntimeError(f"kernels are compiled with g++ on Linux only, got {sys.platform}")
-    command = asked or ["g++"]
+    command = requested or ["g++"]
     if shutil.which(command[0]) is None:
-        raise RuntimeError(f"the compiler {command[0]} in $CXX was not found" if asked else "g++ was not found")
+        raise RuntimeError(f"the compiler {command[0]} in $CXX was not found" if requested else "g++ was not found")
     if "clang" in _version(command).lower():
         raise RuntimeError(f"{command[0]} is clang, whose OpenMP differs from that of torch; use g++ 9 or later")
     return command
@@ -174,8 +174,8 @@ class _Command:
         status = self._process.poll()
         if status:
             lines = self._log.read_text(errors="replace").strip().splitlines() or [f"exit status {status}"]
-            told = next((line for line in lines if "error" in line), lines[0])
-            raise RuntimeError(f"{Path(self._command[0]).name} failed: {told}")
+            message = next((line for line in lines if "error" in line), lines[0])
+            raise RuntimeError(f"{Path(self._command[0]).name} failed: {message}")
         return status is not None
 
     def kill(self) -> None:

@@ -75,6 +75,6 @@ def _avoid_key_colour(samples: np.ndarray, raster: Raster, key: tuple[int, ...])
     keyed = raster.has_key()  # (H, W)
     hits = (samples == np.array(key)).all(axis=2) & ~keyed
     samples = np.where(keyed[..., None], raster.samples, samples)
-    beside = key[-1] - 1 if key[-1] > 0 else 1
-    samples[hits, -1] = beside
+    neighbour = key[-1] - 1 if key[-1] > 0 else 1
+    samples[hits, -1] = neighbour
     return samples

@@ -105,9 +105,9 @@ class RestoreWidget(Container):
             self._job.cancel()
             self.said.value = "Cancelling …"
 
-    def _set_running(self, working: bool, said: str) -> None:
+    def _set_running(self, working: bool, message: str) -> None:
         self.restore.enabled, self.cancel.enabled = not working, working
-        self.said.value = said
+        self.said.value = message
 
     def _show(self, progress: Progress) -> None:
         self.bar.max, self.bar.value = max(1, progress.total), progress.done

@@ -201,13 +201,13 @@ def _print_changes(outcome: Outcome) -> None:
 
 def _print_remaining(run: Path, mosaic: Mosaic) -> None:
     """Print how many tiles are done, and the path of the preview, if tiles are missing."""
-    there = sum((run / tile.folder / RESULT).is_file() for tile in mosaic.tiles.values())
-    if there < len(mosaic.tiles):
+    finished = sum((run / tile.folder / RESULT).is_file() for tile in mosaic.tiles.values())
+    if finished < len(mosaic.tiles):
         whole = run / mosaic.whole.folder
         seen = f"; {whole / PREVIEW} shows the current state" if (whole / PREVIEW).is_file() else ""
         print(
-            f"{mosaic.whole.name}: {there} of {len(mosaic.tiles)} tiles are done{seen}. Run the same command again to "
-            "continue.",
+            f"{mosaic.whole.name}: {finished} of {len(mosaic.tiles)} tiles are done{seen}. "
+            "Run the same command again to continue.",
             file=sys.stderr,
         )
 

@@ -110,9 +110,9 @@ class ProcessHeartbeat(RecoveryCallback):
         if self._run is None:  # refused before it started; the file may belong to another process
             return
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
-        said = " ".join(str(exception).split()) or type(exception).__name__
+        message = " ".join(str(exception).split()) or type(exception).__name__
         known = isinstance(exception, ValueError | OSError)
-        reason = "Ctrl-C" if stopped else said if known else f"{type(exception).__name__}: {said}"
+        reason = "Ctrl-C" if stopped else message if known else f"{type(exception).__name__}: {message}"
         self._write_heartbeat(trainer, recovery_module(pl_module), "stopped" if stopped else "failed", reason[:500])
 
     def _write_heartbeat(

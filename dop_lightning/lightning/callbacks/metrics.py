@@ -126,9 +126,9 @@ def _is_past(row: Sequence[str], records: Mapping[str, Record]) -> bool:
 
 def _is_complete(rows: Sequence[Sequence[str]], label: str, module: DoubleOverparameterization) -> bool:
     """Return whether there is a row for the last evaluation of each problem of a batch."""
-    there = {(row[0], int(row[1])) for row in rows}
+    present = {(row[0], int(row[1])) for row in rows}
     own = {name: record for name, record in module.records.items() if module.roster.label_of(name) == label}
-    return all((name, record.evaluated) in there for name, record in own.items() if record.evaluated > 0)
+    return all((name, record.evaluated) in present for name, record in own.items() if record.evaluated > 0)
 
 
 def _repair_rows(run: Path, path: Path, rows: list[list[str]], module: DoubleOverparameterization) -> list[list[str]]:

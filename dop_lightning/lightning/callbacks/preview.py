@@ -100,8 +100,8 @@ class PreviewFile(RecoveryCallback):
     def _evaluate_tiles(self, trainer: pl.Trainer, state: State) -> None:
         """Show the interpolations of tiles that start, and occasionally evaluate other tiles."""
         guides = getattr(state, "memory", {}).get("guide")
-        begun = [self._has_tile(trainer, name) for name in state.problems.names]
-        if guides is not None and not all(begun):
+        have_tiles = [self._has_tile(trainer, name) for name in state.problems.names]
+        if guides is not None and not all(have_tiles):
             for name, guide in zip(state.problems.names, guides, strict=True):
                 if bool(guide.any()):  # otherwise, the tile has no interpolation and ends now
                     self._show(trainer, name, guide)

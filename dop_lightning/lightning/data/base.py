@@ -387,9 +387,9 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
         if [batch.names for batch in self.batches] == [list(batch) for batch in names]:
             return
         problems = {problem.name: problem for problem in self.problems}
-        told = [name for batch in names for name in batch]
-        if sorted(told) != sorted(problems):
-            odd = sorted(set(told) ^ set(problems)) or sorted({name for name in told if told.count(name) > 1})
+        given = [name for batch in names for name in batch]
+        if sorted(given) != sorted(problems):
+            odd = sorted(set(given) ^ set(problems)) or sorted({name for name in given if given.count(name) > 1})
             raise ValueError(f"the batches of a run must contain each of its problems once, got mismatches {odd[:3]}")
         self.batches = [ProblemBatch([problems[name] for name in batch]) for batch in names]
 

@@ -73,6 +73,6 @@ def _new_batches(
     if data.batch_size != "auto":
         return [batch.names for batch in form_batches(problems, data.batch_size)]
     device = trainer.strategy.root_device
-    beside = 1 if device.type == "cuda" else getattr(trainer.strategy, "num_processes", 1)
-    limit = data.max_memory or int(MEMORY_FRACTION * available_memory(device)) // beside
+    processes = 1 if device.type == "cuda" else getattr(trainer.strategy, "num_processes", 1)
+    limit = data.max_memory or int(MEMORY_FRACTION * available_memory(device)) // processes
     return automatic_batches(problems, begin, limit, trainer.world_size)

@@ -164,8 +164,8 @@ class StripMatrix:
 
     def _pick(self, rows: Tensor, columns: Tensor | None) -> Tensor:
         """Return rows, or single entries, by index."""
-        beside = () if columns is not None else (self.shape[1],)
-        result = torch.empty(len(rows), *beside, dtype=self.dtype)
+        trailing = () if columns is not None else (self.shape[1],)
+        result = torch.empty(len(rows), *trailing, dtype=self.dtype)
         of_block = torch.div(rows, self._height, rounding_mode="floor")
         for block in torch.unique(of_block).tolist():
             here = (of_block == block).nonzero()[:, 0]

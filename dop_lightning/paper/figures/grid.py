@@ -183,8 +183,8 @@ class Grid(FittedFigure):
         found = [row for row in rows if row["method"] == "default" and row["precision"] is not None]
         if found:
             missed, false = (1 - mean(row[key] for row in found) for key in ("recall", "precision"))
-            said = f"it misses {missed:.2%} of the corrupted entries; {false:.2%} of the detected entries are clean"
-            lines.append(f"     {said}")
+            text = f"it misses {missed:.2%} of the corrupted entries; {false:.2%} of the detected entries are clean"
+            lines.append(f"     {text}")
         return lines
 
     def draw(self, rows: Sequence[Row], drawing: Any) -> None:

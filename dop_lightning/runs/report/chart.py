@@ -168,10 +168,10 @@ def _label_position(y: float, width: float, drawn: Sequence[tuple[float, float]]
     return best[1]
 
 
-def told(points: Sequence[tuple[float, float]]) -> str:
+def summarize_curve(points: Sequence[tuple[float, float]]) -> str:
     """Describe a line in words.
 
-    >>> told([(0, 10.0), (100, 25.0)])
+    >>> summarize_curve([(0, 10.0), (100, 25.0)])
     'from 10 at 0 to 25 at 100'
     """
     (first, low), (last, high) = points[0], points[-1]

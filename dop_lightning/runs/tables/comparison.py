@@ -85,10 +85,10 @@ def _read_run(run: Path, name: str) -> RunTable:
         for number, what in ((without, "without a result"), (count["interrupted"], "interrupted"))
         if number
     ]
-    said = ", ".join(missing)
+    text = ", ".join(missing)
     if missing and is_running(run):
-        said += "; still running, see dop status"
-    return RunTable(name, axes, results, said, problems, _listed_rates(folder, results))
+        text += "; still running, see dop status"
+    return RunTable(name, axes, results, text, problems, _listed_rates(folder, results))
 
 
 def _listed_rates(run: RunFolder, results: Sequence[dict[str, Any]]) -> tuple[str, ...]:

@@ -132,11 +132,11 @@ def better_of(groups: Sequence[Group]) -> dict[str, Better]:
     Custom scores are included if all results agree on ``higher_is_better``.
     """
     results = [result for group in groups for result in group.results]
-    said: dict[str, set[bool]] = {}
+    directions: dict[str, set[bool]] = {}
     for result in results:
         for key, higher in result.get(HIGHER_IS_BETTER, {}).items():
-            said.setdefault(key, set()).add(higher)
-    custom = {key: Better(max if True in of else min, CUSTOM_FORMAT) for key, of in said.items() if len(of) == 1}
+            directions.setdefault(key, set()).add(higher)
+    custom = {key: Better(max if True in of else min, CUSTOM_FORMAT) for key, of in directions.items() if len(of) == 1}
     return {**DIRECTIONS, **{key: custom[key] for key in custom_scores(results) if key in custom}}
 
 

@@ -190,21 +190,21 @@ def _calibrate(
 
     def examples(shown: Tensor, at: Tensor, simulated: bool = False) -> Examples:
         """Return the features of rows of values placed at rows of positions."""
-        places, there = table[at], seen[at]
+        places, known = table[at], seen[at]
         density = outliers.density[levels.of_values(shown)].log() - levels.width.log()
         volume = torch.zeros(len(shown), device="cpu")
         if turn is not None:
-            shown, volume = turn.turned(shown, there)
+            shown, volume = turn.turned(shown, known)
 
         def base(residual: Tensor) -> Tensor:
             """Return η₀."""
-            odds = ((density - around.log_clean(residual, places)) * there).sum(dim=1)
+            odds = ((density - around.log_clean(residual, places)) * known).sum(dim=1)
             return odds - volume + _logit(outliers.share)
 
         residual = shown - around.estimate[places]
         if simulated:
             residual = residual * (1 - around.pull[places] * torch.sigmoid(-base(residual))[:, None])
-        return Examples(around.features(shown, residual, places), base(residual), there)
+        return Examples(around.features(shown, residual, places), base(residual), known)
 
     number = draws * len(some)
     drawn = outliers.rows[_systematic_sample(outliers.weights, number, generator)]
@@ -313,9 +313,9 @@ def _probability_unchanged(
     joint.index_add_(0, pairs, clean[:, None].expand(seen.shape)[seen])
     joint = joint.view(levels.number, levels.number)
     share = joint / (joint.sum(dim=0, keepdim=True) + 1)  # M
-    there, shown = seen[at], own[drawn]
-    is_same = ((own[at] == shown) | ~there).all(dim=1)
-    may_be = torch.where(there, share[shown, estimates[at]], 1).prod(dim=1)
+    known, shown = seen[at], own[drawn]
+    is_same = ((own[at] == shown) | ~known).all(dim=1)
+    may_be = torch.where(known, share[shown, estimates[at]], 1).prod(dim=1)
     return torch.where(is_same, clean[at], 0) + (1 - clean[at]) * may_be
 
 

@@ -111,9 +111,9 @@ class Companions:
         shares, pooled = increasing((expected + PRIOR * share) / weights, weights)
         error = DEVIATIONS * (2 * shares / pooled).sqrt()  # the counts of entries and of draws are both random
         certain = torch.minimum(torch.maximum(share, shares - error), shares + error)
-        said = certain.logit(MIN_FRACTION) - share.logit(MIN_FRACTION)
+        evidence = certain.logit(MIN_FRACTION) - share.logit(MIN_FRACTION)
         result = torch.zeros_like(outlying)
-        result[self.away] = said.flatten()[self.own] * counted
+        result[self.away] = evidence.flatten()[self.own] * counted
         return result
 
 

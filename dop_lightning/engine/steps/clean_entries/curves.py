@@ -208,8 +208,8 @@ class _Thin:
 
         The first result is the fraction of pixels of long lines that have this opacity.
         """
-        beside = max_pool2d((self.contrast > FAINT)[None].to(self.y.dtype), 3, 1, 1)[0] == 0
-        background = local_mean(self.y, beside, BLUR)
+        clear = max_pool2d((self.contrast > FAINT)[None].to(self.y.dtype), 3, 1, 1)[0] == 0
+        background = local_mean(self.y, clear, BLUR)
         opacity = ((self.y - background) / (1 - background).clamp_min(0.05)).mean(dim=0)
         alike = (_orientation_agreement(opacity[None], self.thin, SAME_OPACITY) >= SURE) & self.clear
         share, peak = _opacity_peak(opacity[alike & (self.flat < LOOSE)])
@@ -229,8 +229,8 @@ def _opacity_peak(opacity: Tensor) -> tuple[float, float]:
     centres = torch.linspace(*OPACITIES, 53, device=opacity.device)
     shares = ((opacity[:, None] - centres).abs() <= SAME_OPACITY / 2).to(torch.float32).mean(dim=0)
     best = int(shares.argmax())
-    beside = max(float(shares[max(0, best - 12)]), float(shares[min(52, best + 12)]))
-    stands_out = 0 < best < 52 and float(shares[best]) > 1.5 * beside
+    nearby = max(float(shares[max(0, best - 12)]), float(shares[min(52, best + 12)]))
+    stands_out = 0 < best < 52 and float(shares[best]) > 1.5 * nearby
     return float(shares[best]) if stands_out else 0.0, float(centres[best])
 
 

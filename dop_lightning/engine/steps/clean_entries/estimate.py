@@ -154,10 +154,10 @@ def clean_and_diversity(
     )
     result = order.back(clean * seen)
     if calibrated and diverse > 0:
-        told = corruption_probability(
+        posterior = corruption_probability(
             y, estimate, result, held_out, scale, observed, per_pixel, rounds=1, draws=1, doubted_only=are_few(result)
         )
-        result = torch.lerp(result, (1 - told.to(result)) * observed, diverse)
+        result = torch.lerp(result, (1 - posterior.to(result)) * observed, diverse)
     if sign in ("auto", "both"):
         return result, diverse
     above = possible.any(dim=0, keepdim=True) if per_pixel else possible
@@ -245,8 +245,8 @@ def _fit_clean(
         if company is not None and diverse > 0:
             entries = replace(entries, outlying=entries.outlying + diverse / groups * company(1 - clean, alone))
         missed = torch.zeros_like(sizes).index_add_(0, kinds, (1 - outlying) * far)
-        begun = Mixture(_outlier_fraction(values, outlying, apart), (missed + 0.1) / (sizes + 1), scales)
-        fitted = begun.refit(entries.of(apart), MIN_SCALE * scale, share_too=doubt == 0)
+        initial = Mixture(_outlier_fraction(values, outlying, apart), (missed + 0.1) / (sizes + 1), scales)
+        fitted = initial.refit(entries.of(apart), MIN_SCALE * scale, share_too=doubt == 0)
         scales = fitted.scales
         clean = fitted.clean(entries)
         if doubt == 0 and diverse == 0:  # far entries keep their classification, so another round changes nothing
@@ -261,10 +261,10 @@ def _decorrelate(
 ) -> tuple[Tensor, Tensor]:
     """Return the decorrelated residuals, and the log-determinant divided evenly among the observed entries."""
     rows = residual.view(-1, groups)
-    there = torch.ones_like(rows, dtype=torch.bool) if seen is None else seen.view(-1, groups)
-    probable = (clean * ~far).view(-1, groups).prod(dim=1) * there.all(dim=1)
-    turned, volume = Decorrelation.of(rows, probable, least).turned(rows, there)
-    each = (volume / there.sum(dim=1).clamp_min(1))[:, None].expand(rows.shape)
+    known = torch.ones_like(rows, dtype=torch.bool) if seen is None else seen.view(-1, groups)
+    probable = (clean * ~far).view(-1, groups).prod(dim=1) * known.all(dim=1)
+    turned, volume = Decorrelation.of(rows, probable, least).turned(rows, known)
+    each = (volume / known.sum(dim=1).clamp_min(1))[:, None].expand(rows.shape)
     return turned.reshape(-1), each.reshape(-1)
 
 

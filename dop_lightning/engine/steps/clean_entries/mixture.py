@@ -174,8 +174,8 @@ def fit_mixture(
         .clamp(MIN_COMPONENT_FRACTION, 1 - MIN_COMPONENT_FRACTION)
     )
     number = int(classes.max()) + 1
-    begun = Mixture(share, torch.full_like(scale.expand(number), MIN_COMPONENT_FRACTION), scale.expand(number))
-    return begun.refit(entries, least_scale, share_too=True)
+    initial = Mixture(share, torch.full_like(scale.expand(number), MIN_COMPONENT_FRACTION), scale.expand(number))
+    return initial.refit(entries, least_scale, share_too=True)
 
 
 def pooled(odds: Tensor, groups: int, seen: Tensor | None = None) -> Tensor:

@@ -122,8 +122,8 @@ def _constant_rectangles(y: Tensor, known: Tensor) -> Tensor:
         one, part, seen = numbers[rows, columns] == k + 1, y[:, rows, columns], known[rows, columns]
         is_simple = corners[k] == 4 or (corners[k] <= CORNERS and min(one.shape) >= 2 * SIDE + 10)  # 10: both margins
         for each in [one] if is_simple else _largest_inside(one):
-            beside = _ring(each, 4) & ~flat[rows, columns] & seen
-            if _has_sharp_sides(part, each, seen) and not _is_drawn(part, beside):
+            surroundings = _ring(each, 4) & ~flat[rows, columns] & seen
+            if _has_sharp_sides(part, each, seen) and not _is_drawn(part, surroundings):
                 found[rows, columns] |= each
     return (
         found

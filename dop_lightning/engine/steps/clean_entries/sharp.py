@@ -100,8 +100,8 @@ def _sharp_entries(y: Tensor, middle: Tensor, deviation: Tensor, known: Tensor) 
     fine = window_median_at(y, known, 3, max_pool2d(candidates.to(y.dtype)[None], 7, stride=1, padding=3)[0] > 0)
     structure = ((fine - window_median_at(fine, known, 7, candidates)) / deviation).clamp_min(MIN_STRUCTURE)
     first = (laplacian > MIN_DEVIATION) & (off > MIN_DEVIATION) & (laplacian > MIN_LAPLACIAN_RATIO * structure) & known
-    beside = max_pool2d(first.to(y.dtype)[None], 3, stride=1, padding=1)[0] > 0
-    return first | (beside & (laplacian > MIN_ADJACENT_DEVIATION) & (off > MIN_ADJACENT_DEVIATION) & known)
+    adjacent = max_pool2d(first.to(y.dtype)[None], 3, stride=1, padding=1)[0] > 0
+    return first | (adjacent & (laplacian > MIN_ADJACENT_DEVIATION) & (off > MIN_ADJACENT_DEVIATION) & known)
 
 
 def _laplacian(y: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
     """
     number = seen.sum().clamp_min(1)
     outliers = _histogram(bins.values, outlying * seen)
-    all_of_them = _histogram(bins.values, seen.to(outlying.dtype))
+    all_counts = _histogram(bins.values, seen.to(outlying.dtype))
     expected = _histogram(bins.estimates, seen.to(torch.int64))
     shares, further = (
         _fraction_far(expected, int(t), outlying.dtype) for t in (bins.far, ((1 + SHIFT) * bins.far).long())
@@ -157,15 +157,15 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
     even = torch.full_like(rate, 1 / BINS)
     q = torch.where(share > 0, (1 - uniform) * rate / share.clamp_min(1e-30) + uniform * even, even)
     left, surely = (
-        _average_levels((all_of_them / number - (1 + margin) * rate).clamp_min(0)) for margin in (INEXACT, PARDON_ERROR)
+        _average_levels((all_counts / number - (1 + margin) * rate).clamp_min(0)) for margin in (INEXACT, PARDON_ERROR)
     )
-    caution = (OUTLIER_DENSITY_FACTOR * (all_of_them > 0).to(q.dtype).mean()).clamp(1, OUTLIER_DENSITY_FACTOR)
+    caution = (OUTLIER_DENSITY_FACTOR * (all_counts > 0).to(q.dtype).mean()).clamp(1, OUTLIER_DENSITY_FACTOR)
     smooth = _blur(left) + 1e-3 / BINS
     condemned = (_average_levels(q) * BINS).log().clamp_min(0)
     missed = _average_levels(_histogram(bins.values, (1 - outlying) * (far & seen))) + 1 / BINS
     pardon, certain = (torch.minimum((c / smooth).clamp_min(1).log(), condemned) for c in (left, surely))
-    surplus = all_of_them > (1 + PARDON_ERROR) * rate * number
-    certain = torch.where(surplus & (all_of_them >= MIN_PARDON_FRACTION * number), certain, 0)
+    surplus = all_counts > (1 + PARDON_ERROR) * rate * number
+    certain = torch.where(surplus & (all_counts >= MIN_PARDON_FRACTION * number), certain, 0)
     return Values(
         share,
         (caution * q / bins.width)[bins.values],

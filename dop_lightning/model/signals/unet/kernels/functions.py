@@ -41,8 +41,8 @@ def _check(images: dict[str, Tensor], parameters: dict[str, Tensor], sizes: Sequ
     """Check shapes, dtypes and devices, which the kernels do not verify."""
     types = {name: x.dtype for name, x in images.items()}
     if len(set(types.values())) > 1 or not set(types.values()) <= {torch.float32, torch.bfloat16}:
-        told = ", ".join(f"{name} {dtype}" for name, dtype in types.items())
-        raise ValueError(f"images must all be float32 or all bfloat16, got {told}")
+        dtypes = ", ".join(f"{name} {dtype}" for name, dtype in types.items())
+        raise ValueError(f"images must all be float32 or all bfloat16, got {dtypes}")
     for name, x in images.items():
         if x.dim() != 4 or x.shape[0] != 1 or x.device.type != "cpu":
             raise ValueError(f"{name} must be one image (1, C, H, W) on the CPU, got {tuple(x.shape)} on {x.device}")
