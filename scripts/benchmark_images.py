@@ -213,12 +213,14 @@ def print_row(row: dict[str, Any]) -> None:
     else:
         first, second = (row[key] for key in row if key.endswith("_ms") and key != "most_ms")
         shown = f"{first:>10.2f} ms{second:>10.2f} ms"
-    asked = [f"≥ {row['least']}"] if row.get("least") else []
-    asked += [f"≤ {row['most_ms']} ms"] if row.get("most_ms") else []
-    asked += [f"≤ {row['most']}"] if row.get("most") else []
+    requirement = [f"≥ {row['least']}"] if row.get("least") else []
+    requirement += [f"≤ {row['most_ms']} ms"] if row.get("most_ms") else []
+    requirement += [f"≤ {row['most']}"] if row.get("most") else []
     every = " ".join(f"{ratio:.2f}" for ratio in row.get("ratios", []))
     verdict = "" if row["kept"] else "FAILED  "
-    print(f"{row['case']:<38}{shown}{row['ratio']:>8.2f}  {', '.join(asked) or '-':<16}{verdict}{every}", flush=True)
+    print(
+        f"{row['case']:<38}{shown}{row['ratio']:>8.2f}  {', '.join(requirement) or '-':<16}{verdict}{every}", flush=True
+    )
 
 
 def parse() -> argparse.Namespace:

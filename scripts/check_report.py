@@ -102,8 +102,8 @@ def slider_by_keys(page: Any) -> list[str]:
         page.keyboard.press(key)
         if slider.input_value() != value:
             return [f"{key} moves the slider to {slider.input_value()} instead of {value}"]
-    said = slider.get_attribute("aria-valuetext")
-    complaints = [] if said == "0 % observed, 100 % recovered" else [f"the label of the slider at 0 is {said!r}"]
+    label = slider.get_attribute("aria-valuetext")
+    complaints = [] if label == "0 % observed, 100 % recovered" else [f"the label of the slider at 0 is {label!r}"]
     if stack.screenshot() == before:
         complaints.append("the slider moves, but the picture does not change")
     page.keyboard.press("End")
@@ -133,10 +133,10 @@ def curve_by_keys(page: Any) -> list[str]:
         return []
     curve.focus()
     page.keyboard.press("End")
-    said = page.locator("figure.chart", has=curve).first.locator("output").text_content()
+    label = page.locator("figure.chart", has=curve).first.locator("output").text_content()
     value = curve.locator("polyline").first.get_attribute("data-values").split()[-1].partition(":")[2]
     page.keyboard.press("Tab")  # restore the initial state
-    return [] if said.endswith(f": {value}") else [f"the end of a curve is printed as {said!r} instead of {value}"]
+    return [] if label.endswith(f": {value}") else [f"the end of a curve is printed as {label!r} instead of {value}"]
 
 
 def keys_reach_all(page: Any) -> list[str]:

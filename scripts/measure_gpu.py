@@ -257,12 +257,12 @@ def failed_tests(setting: Setting) -> float:
     environment = {
         name: value for name, value in os.environ.items() if name != "DOP_PRETEND_CUDA"
     }  # the plugin sets it
-    with (setting.out / "tests.txt").open("w", encoding="utf-8") as said:
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT, check=False)
-    assert report.is_file(), f"pytest ended with status {done.returncode}, see {said.name}"
+    with (setting.out / "tests.txt").open("w", encoding="utf-8") as log:
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
+    assert report.is_file(), f"pytest ended with status {done.returncode}, see {log.name}"
     suite = next(ElementTree.parse(report).getroot().iter("testsuite"))
     run = int(suite.get("tests", "0")) - int(suite.get("skipped", "0"))
-    assert run > 0, f"no test ran, see {said.name}"
+    assert run > 0, f"no test ran, see {log.name}"
     return float(suite.get("failures", "0")) + float(suite.get("errors", "0"))
 
 
@@ -310,8 +310,8 @@ def verdict(claim: Claim, setting: Setting, device: str) -> dict[str, Any]:
             row |= {"verdict": "not measured", "said": f"{value:.3g} {claim.bar.unit}, no limit for {device}"}
         else:
             kept = claim.bar.is_kept(float(value), limit)
-            said = f"{value:.3g} {claim.bar.unit}, limit {claim.bar.sign} {limit:g}"
-            row |= {"verdict": "PASS" if kept else "FAIL", "said": said}
+            text = f"{value:.3g} {claim.bar.unit}, limit {claim.bar.sign} {limit:g}"
+            row |= {"verdict": "PASS" if kept else "FAIL", "said": text}
     return row | {"seconds": round(time.perf_counter() - begin, 2)}
 
 
