@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from disturb_runs import environment
-from turns import clock
+from interleaved import clock
+from kill_runs import environment
 
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
@@ -93,7 +93,7 @@ def throughput(options: argparse.Namespace, folder: Path) -> bool:
     return beyond >= 1.7
 
 
-class Turns(pl.Callback):
+class InterleavedLoop(pl.Callback):
     """After each step of the grid, advance the same problems by the same block with the bare engine."""
 
     def __init__(self, bare: Roster, block: int) -> None:
@@ -131,15 +131,15 @@ def machinery(options: argparse.Namespace, folder: Path) -> bool:
     apart.setup()
     method = Method(signal, corruption, loss=SquaredLoss("mean"), theta_optimizer=optimizer, steps=Refinement())
     names = [problem.name for problem in apart.problems]
-    turns = Turns(Roster(method, apart.batches, 1.0, None, names, torch.device("cpu")), block)
+    loops = InterleavedLoop(Roster(method, apart.batches, 1.0, None, names, torch.device("cpu")), block)
     trainer = pl.Trainer(
         max_steps=options.iterations, max_epochs=-1, limit_val_batches=0, accelerator="cpu", devices=1, logger=False,
         enable_checkpointing=False, enable_model_summary=False, default_root_dir=folder / "machinery",
-        callbacks=[turns, *standard_callbacks()],
+        callbacks=[loops, *standard_callbacks()],
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
-    grid, bare = (sum(turns.seconds[key][2:]) for key in ("grid", "bare"))
-    steps_ = [g / b for g, b in zip(turns.seconds["grid"], turns.seconds["bare"], strict=True)]
+    grid, bare = (sum(loops.seconds[key][2:]) for key in ("grid", "bare"))
+    steps_ = [g / b for g, b in zip(loops.seconds["grid"], loops.seconds["bare"], strict=True)]
     print(f"machinery: {grid:.2f} s, bare loop {bare:.2f} s, {grid / bare - 1:+.1%} (required: below 3 %);")
     print(f"  median step {statistics.median(steps_) - 1:+.1%}; only the first time includes evaluations and curves")
     return grid / bare < 1.03

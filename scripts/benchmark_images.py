@@ -1,10 +1,10 @@
 """Compare the speed and memory of image recovery with those of plain PyTorch code.
 
-Both sides compute Eq. 10 and take turns block by block in one run (see turns.py). The framework runs as ``dop recover``
-configures it, through the Trainer with the standard callbacks, and evaluates every 100 iterations. The loop by hand
-uses the network in its straightforward form (see plain_unet.py). On a CPU, it runs in a separate process that waits
-while the framework is running, because ``dop`` changes how its process allocates memory. ``--tuned`` applies the same
-change to the loop by hand.
+Both sides compute Eq. 10, interleaved block by block in one run (see interleaved.py). The framework runs as ``dop
+recover`` configures it, through the Trainer with the standard callbacks, and evaluates every 100 iterations. The loop
+by hand uses the network in its straightforward form (see plain_unet.py). On a CPU, it runs in a separate process that
+waits while the framework is running, because ``dop`` changes how its process allocates memory. ``--tuned`` applies the
+same change to the loop by hand.
 
     OMP_NUM_THREADS=2 python scripts/benchmark_images.py
     OMP_NUM_THREADS=2 python scripts/benchmark_images.py --sizes --memory 512:128
@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from interleaved import Loop, clock, time_interleaved
 from jsonargparse import ArgumentParser
 from measure_memory import peak_of_process
 from plain_unet import Apart, by_hand
-from turns import Loop, clock, take_turns
 
 from dop_lightning.cli import recover as recover_options
 from dop_lightning.cli.configs import recover
@@ -106,7 +106,7 @@ def speed(size: int, width: int, precision: str, options: argparse.Namespace) ->
             def bare(_: ProblemBatch) -> Loop:
                 return apart
 
-        turn = partial(take_turns, module, data, bare, options.iterations, options.device, options.warm_up)
+        turn = partial(time_interleaved, module, data, bare, options.iterations, options.device, options.warm_up)
         times = [turn() for _ in range(options.rounds)]
     ours, bare = (statistics.median(t) * 1e3 for t in zip(*times, strict=True))
     ratios = sorted(by_hand / framework for framework, by_hand in times)
@@ -133,7 +133,7 @@ def memory(size: int, width: int, precision: str, device: str) -> dict[str, Any]
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        some(which, size, width, precision, device, iterations=60)
+        run_one(which, size, width, precision, device, iterations=60)
         return torch.cuda.max_memory_allocated() - before
 
     bare, ours = peak("by_hand"), peak("dop")
@@ -144,7 +144,7 @@ def memory(size: int, width: int, precision: str, device: str) -> dict[str, Any]
     return row
 
 
-def some(which: str, size: int, width: int, precision: str, device: str, iterations: int) -> None:
+def run_one(which: str, size: int, width: int, precision: str, device: str, iterations: int) -> None:
     """Run some iterations of one of the two."""
     problems = make_data(size).batches[0].to(device)
     loop: Loop = (
@@ -155,13 +155,13 @@ def some(which: str, size: int, width: int, precision: str, device: str, iterati
 
 def peak_on_cpu(which: str, size: int, width: int, precision: str) -> int:
     """Return the peak memory of this process in bytes, less that of a small image: libraries, threads and kernels."""
-    some(which, 64, width, precision, "cpu", iterations=2)
+    run_one(which, 64, width, precision, "cpu", iterations=2)
     before = peak_of_process()
-    some(which, size, width, precision, "cpu", iterations=2)
+    run_one(which, size, width, precision, "cpu", iterations=2)
     return peak_of_process() - before
 
 
-def together(count: int, size: int, width: int, precision: str, options: argparse.Namespace) -> dict[str, Any]:
+def compare_batch(count: int, size: int, width: int, precision: str, options: argparse.Namespace) -> dict[str, Any]:
     """Compare the problems in one batch with the same problems one after the other."""
     (problems,) = make_data(size, count).batches
     problems = problems.to(options.device)
@@ -203,22 +203,24 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if options.batch:
         size, width = map(int, options.batch_size.split(":"))
         for precision in options.precision:
-            yield together(options.batch, size, width, precision, options)
+            yield compare_batch(options.batch, size, width, precision, options)
 
 
-def say(row: dict[str, Any]) -> None:
+def print_row(row: dict[str, Any]) -> None:
     """Print one row."""
     if "dop" in row:
         shown = f"{row['by_hand'] / 2**20:>9.0f} MiB{row['dop'] / 2**20:>9.0f} MiB"
     else:
         first, second = (row[key] for key in row if key.endswith("_ms") and key != "most_ms")
         shown = f"{first:>10.2f} ms{second:>10.2f} ms"
-    asked = [f"≥ {row['least']}"] if row.get("least") else []
-    asked += [f"≤ {row['most_ms']} ms"] if row.get("most_ms") else []
-    asked += [f"≤ {row['most']}"] if row.get("most") else []
+    requirement = [f"≥ {row['least']}"] if row.get("least") else []
+    requirement += [f"≤ {row['most_ms']} ms"] if row.get("most_ms") else []
+    requirement += [f"≤ {row['most']}"] if row.get("most") else []
     every = " ".join(f"{ratio:.2f}" for ratio in row.get("ratios", []))
     verdict = "" if row["kept"] else "FAILED  "
-    print(f"{row['case']:<38}{shown}{row['ratio']:>8.2f}  {', '.join(asked) or '-':<16}{verdict}{every}", flush=True)
+    print(
+        f"{row['case']:<38}{shown}{row['ratio']:>8.2f}  {', '.join(requirement) or '-':<16}{verdict}{every}", flush=True
+    )
 
 
 def parse() -> argparse.Namespace:
@@ -270,7 +272,7 @@ def main() -> int:
     print(f"{'case':<38}{'by hand':>13}{'dop':>13}{'ratio':>8}  required        ratios of all rounds", flush=True)
     done = []
     for row in rows(options):
-        say(row)
+        print_row(row)
         done.append({"torch": torch.__version__, "where": where, **row})
         if options.out is not None:  # after each row, so that an interrupted benchmark keeps its results
             options.out.mkdir(parents=True, exist_ok=True)

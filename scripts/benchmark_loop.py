@@ -2,10 +2,10 @@
 
     python scripts/benchmark_loop.py [--rounds 5]
 
-The two take turns block by block in one run, so that drifts of the speed of the machine affect both alike. “Framework”
-is the Trainer with the standard callbacks (scores and curves at every evaluation, TensorBoard, progress), without the
-result files and the checkpoint, which are written once at the end. “Bare” is a loop written by hand: in place and
-without autograd for matrices; the same network and optimizer with autograd for the U-Net.
+The two are interleaved block by block in one run, so that drifts of the speed of the machine affect both alike.
+“Framework” is the Trainer with the standard callbacks (scores and curves at every evaluation, TensorBoard, progress),
+without the result files and the checkpoint, which are written once at the end. “Bare” is a loop written by hand: in
+place and without autograd for matrices; the same network and optimizer with autograd for the U-Net.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 from functools import partial
 
 import torch
-from turns import take_turns
+from interleaved import time_interleaved
 
 from dop_lightning.cli.experiments.runner import prepare
 from dop_lightning.engine.optim.discrepant_sgd import DiscrepantSGD, parameter_groups
@@ -81,7 +81,7 @@ def cases():
         data.setup()
         module = partial(DoubleOverparameterization, signal=SymmetricFactor, block=1000, evaluate_every=1000)
         iterations = {1: 20_000, 100: 10_000, 1000: 3000}[count]
-        yield f"matrix n=50, K={count}", allowed, partial(take_turns, module, data, bare_matrices, iterations)
+        yield f"matrix n=50, K={count}", allowed, partial(time_interleaved, module, data, bare_matrices, iterations)
     data = ImageDataModule("astronaut", noise=SaltAndPepper(0.5), resize=64)
     data.setup()
     module = partial(
@@ -95,7 +95,7 @@ def cases():
         evaluate_every=100,
     )
     bare = partial(bare_network, width=32)
-    yield "U-Net 64×64, width 32", 1.1, partial(take_turns, module, data, bare, 1000)
+    yield "U-Net 64×64, width 32", 1.1, partial(time_interleaved, module, data, bare, 1000)
 
 
 def main() -> int:

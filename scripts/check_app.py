@@ -371,8 +371,10 @@ def check_bad_file(page: Page, files: Path, jobs: Path) -> None:
     before = sorted(path.name for path in jobs.iterdir())
     page.drop(files / "cut.png")
     line = page.wait(lambda: page.js("return document.querySelector('#errors span')?.textContent"), "an error")
-    said = subprocess.run([*DOP, "recover", "cut.png", "--out", "x"], cwd=files, capture_output=True, text=True).stderr
-    check(said.strip() == f"dop recover: error: {line}", f"a truncated PNG: {line}")
+    error_output = subprocess.run(
+        [*DOP, "recover", "cut.png", "--out", "x"], cwd=files, capture_output=True, text=True
+    ).stderr
+    check(error_output.strip() == f"dop recover: error: {line}", f"a truncated PNG: {line}")
     check(sorted(path.name for path in jobs.iterdir()) == before, "it leaves no files behind")
     page.click("#errors .plain")
 

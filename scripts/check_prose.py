@@ -63,13 +63,13 @@ def passages_of_python(text: str) -> Iterator[Passage]:
         if id(node) in skipped:
             continue
         if isinstance(node, ast.JoinedStr):
-            said = "".join(str(part.value) if isinstance(part, ast.Constant) else "CODE" for part in node.values)
+            string = "".join(str(part.value) if isinstance(part, ast.Constant) else "CODE" for part in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            said = node.value
+            string = node.value
         else:
             continue
-        if len(said.split()) >= 3:
-            yield Passage(node.lineno, " ".join(said.split()))
+        if len(string.split()) >= 3:
+            yield Passage(node.lineno, " ".join(string.split()))
 
 
 def passages_of_docstrings(text: str) -> Iterator[Passage]:

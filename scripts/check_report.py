@@ -33,7 +33,7 @@ def main() -> int:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         for page in options.pages:
             problems = [
-                complaint for check in (at_a_desk, on_a_phone) for complaint in check(browser, page, options.out)
+                complaint for check in (check_desktop, check_phone) for complaint in check(browser, page, options.out)
             ]
             print(f"{page}: {'; '.join(problems) or 'good'}")
             wrong += bool(problems)
@@ -41,7 +41,7 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def at_a_desk(browser: Any, path: Path, out: Path | None) -> list[str]:
+def check_desktop(browser: Any, path: Path, out: Path | None) -> list[str]:
     with opened(browser, path, viewport=DESK) as (page, complaints):
         complaints += too_wide(page) + slider_by_keys(page) + curve_by_keys(page) + keys_reach_all(page)
         save(page, out, path, "desk")
@@ -52,7 +52,7 @@ def at_a_desk(browser: Any, path: Path, out: Path | None) -> list[str]:
     return complaints
 
 
-def on_a_phone(browser: Any, path: Path, out: Path | None) -> list[str]:
+def check_phone(browser: Any, path: Path, out: Path | None) -> list[str]:
     phone = {"viewport": PHONE, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
     with opened(browser, path, **phone) as (page, complaints):
         complaints += too_wide(page) + slider_by_touch(page)
@@ -102,8 +102,8 @@ def slider_by_keys(page: Any) -> list[str]:
         page.keyboard.press(key)
         if slider.input_value() != value:
             return [f"{key} moves the slider to {slider.input_value()} instead of {value}"]
-    said = slider.get_attribute("aria-valuetext")
-    complaints = [] if said == "0 % observed, 100 % recovered" else [f"the label of the slider at 0 is {said!r}"]
+    label = slider.get_attribute("aria-valuetext")
+    complaints = [] if label == "0 % observed, 100 % recovered" else [f"the label of the slider at 0 is {label!r}"]
     if stack.screenshot() == before:
         complaints.append("the slider moves, but the picture does not change")
     page.keyboard.press("End")
@@ -133,10 +133,10 @@ def curve_by_keys(page: Any) -> list[str]:
         return []
     curve.focus()
     page.keyboard.press("End")
-    said = page.locator("figure.chart", has=curve).first.locator("output").text_content()
+    label = page.locator("figure.chart", has=curve).first.locator("output").text_content()
     value = curve.locator("polyline").first.get_attribute("data-values").split()[-1].partition(":")[2]
     page.keyboard.press("Tab")  # restore the initial state
-    return [] if said.endswith(f": {value}") else [f"the end of a curve is printed as {said!r} instead of {value}"]
+    return [] if label.endswith(f": {value}") else [f"the end of a curve is printed as {label!r} instead of {value}"]
 
 
 def keys_reach_all(page: Any) -> list[str]:

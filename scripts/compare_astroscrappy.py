@@ -48,9 +48,9 @@ def main() -> None:
     parts: dict[str, list[tuple[np.ndarray, ...]]] = {"astroscrappy": [], "DOP": []}
     for top, left in windows:
         place = np.s_[top : top + side, left : left + side]
-        begun = time.perf_counter()
+        start = time.perf_counter()
         ours = recover_image(frame[place], preset=options.preset, device="cpu", progress=options.whole)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
         parts["astroscrappy"].append((found[place], hit[place], cleaned[place], truth[place]))
         parts["DOP"].append((ours.mask, hit[place], ours.image, truth[place]))
         kept = np.array_equal(ours.image[~ours.mask], frame[place][~ours.mask])

@@ -54,7 +54,7 @@ def ways(size: int, seed: int) -> dict[str, Any]:
     }
 
 
-def salted(y: Tensor, share: float, seed: int) -> Tensor:
+def with_salt_and_pepper(y: Tensor, share: float, seed: int) -> Tensor:
     """Apply salt-and-pepper noise to a fraction of the entries."""
     generator = torch.Generator().manual_seed(seed + 1)
     salt = (torch.rand(y.shape, generator=generator) < 0.5).to(y)
@@ -70,16 +70,16 @@ def prior(size: int, channels: int, rate: float, iterations: int, seed: int) -> 
 
 def main() -> None:
     """Print the table."""
-    asked = arguments()
-    x = read_image(sample_folder() / f"{asked.image}.png", resize=(asked.size, asked.size)).values[None]
-    settings = list(itertools.product(asked.rates, asked.prior))
+    options = arguments()
+    x = read_image(sample_folder() / f"{options.image}.png", resize=(options.size, options.size)).values[None]
+    settings = list(itertools.product(options.rates, options.prior))
     print("| PSNR in dB | observed | DeepImagePrior, oracle | RobustReconstructor |")
     print("| --- | --- | --- | --- |")
-    for name, physics in ways(asked.size, asked.seed).items():
-        y = salted(physics.A(x), asked.share, asked.seed)
+    for name, physics in ways(options.size, options.seed).items():
+        y = with_salt_and_pepper(physics.A(x), options.share, options.seed)
         data = torch.utils.data.DataLoader([{"x": x[0], "y": y[0]}])
-        models = [prior(asked.size, asked.channels, *setting, asked.seed) for setting in settings]
-        models.append(RobustReconstructor(preset=asked.preset, iterations=asked.iterations, seed=asked.seed))
+        models = [prior(options.size, options.channels, *setting, options.seed) for setting in settings]
+        models.append(RobustReconstructor(preset=options.preset, iterations=options.iterations, seed=options.seed))
         quiet = {"verbose": False, "show_progress_bar": False, "non_blocking_transfers": False}
         *priors, ours = (deepinv.test(model, data, physics, **quiet) for model in models)
         best, (rate, iterations) = max(zip((scores["PSNR"] for scores in priors), settings, strict=True))

@@ -29,10 +29,10 @@ from statistics import mean, pstdev
 from typing import Any
 
 import torch
+from interleaved import clock
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.optim import SGD, Adam, RMSprop
-from turns import clock
 
 from dop_lightning.cli.experiments.runner import prepare
 from dop_lightning.engine.descent import BatchState
@@ -358,11 +358,11 @@ def settings(options: argparse.Namespace) -> str:
 def read(options: argparse.Namespace) -> dict[Key, list[dict[str, Any]]]:
     """Return the curves of the file with these settings; none if the file does not exist."""
     curves: dict[Key, list[dict[str, Any]]] = {}
-    asked = settings(options)
+    requested = settings(options)
     if options.out.exists():
         with options.out.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                if row.get("settings") == asked:
+                if row.get("settings") == requested:
                     key = (row["candidate"], row["image"], row["level"], row["seed"])
                     numbers = {name: float(row[name]) if row[name] else None for name in FIELDS[5:]}
                     curves.setdefault(key, []).append(numbers)
@@ -410,8 +410,8 @@ def spread(values: Sequence[float]) -> str:
 def table(options: argparse.Namespace) -> list[str]:
     """Return one row per candidate, over the selected problems; comparisons use the problems that both have."""
     curves = read(options)
-    asked = list(itertools.product([Path(i).stem for i in options.images], options.levels, options.seeds))
-    cases = [(image, str(level), str(seed)) for image, level, seed in asked]
+    requested = list(itertools.product([Path(i).stem for i in options.images], options.levels, options.seeds))
+    cases = [(image, str(level), str(seed)) for image, level, seed in requested]
     against = [f"{name}: {what}" for name in options.against for what in ("iterations", "s")]
     head = ["candidate", *against, "iterations", "ms each", "PSNR", "of the average", "problems"]
     lines = [head, ["---"] * len(head)]

@@ -346,14 +346,14 @@ def measure(case: Case, method: str, options: argparse.Namespace) -> None:
         **{key: [round(psnr(X, truth, rim), 4) for rim in (0, RIM)] for key, X in results.items()},
     }
     atomic_json(path_of(case, method, options), row)
-    said = ", ".join(f"{key} {row[key][0]:.2f} / {row[key][1]:.2f} dB" for key in results)  # type: ignore[index]
-    print(f"{case.name} {method}: {said}, {row['seconds']:.1f} s", file=sys.stderr, flush=True)
+    scores_text = ", ".join(f"{key} {row[key][0]:.2f} / {row[key][1]:.2f} dB" for key in results)  # type: ignore[index]
+    print(f"{case.name} {method}: {scores_text}, {row['seconds']:.1f} s", file=sys.stderr, flush=True)
 
 
 def rows(options: argparse.Namespace) -> dict[tuple[Case, str], dict[str, Any]]:
     """Return all finished rows of the selected cases."""
-    asked = ((case, method) for method in options.methods for case in cases(options, method))
-    return {(c, m): row for c, m in asked if (row := finished(c, m, options)) is not None}
+    combinations = ((case, method) for method in options.methods for case in cases(options, method))
+    return {(c, m): row for c, m in combinations if (row := finished(c, m, options)) is not None}
 
 
 def table(options: argparse.Namespace) -> Iterator[str]:

@@ -305,7 +305,7 @@ def compare_tables(old: Path, new: Path, ordered: bool = True) -> str:
     for k, (row, other) in enumerate(zip(rows, other_rows, strict=True)):
         for column, value, its in zip(columns, row, other, strict=True):
             if value != its:
-                return f"row {k + 1} ({row[0]}), {column}: {value!r} in old, {its!r} in new{_gap(value, its)}"
+                return f"row {k + 1} ({row[0]}), {column}: {value!r} in old, {its!r} in new{_difference(value, its)}"
     return ""
 
 
@@ -320,7 +320,7 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _gap(old: str, new: str) -> str:
+def _difference(old: str, new: str) -> str:
     try:
         return f" (difference {abs(float(old) - float(new)):.3g})"
     except ValueError:
@@ -339,7 +339,7 @@ def _compare_values(old: dict[str, Any], new: dict[str, Any]) -> str:
             return f"{key} only in {'new' if key in new else 'old'}"
         before, after = json.dumps(old[key]), json.dumps(new[key])
         if before != after:
-            return f"{key}: {before} in old, {after} in new{_gap(before, after)}"
+            return f"{key}: {before} in old, {after} in new{_difference(before, after)}"
     return ""
 
 

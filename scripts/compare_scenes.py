@@ -4,8 +4,8 @@
     python scripts/compare_scenes.py long --frames 3000 # a synthetic scene with known background: time, memory, error
     python scripts/compare_scenes.py masks              # synthetic scenes with known masks: F-measure
 
-`masks` generates the scenes of `made_scenes.py`, separates each with `dop separate`, and prints the F-measure of the
-masks over all frames and pixels, and the CPU time including that of child processes.
+`masks` generates the scenes of `synthetic_scenes.py`, separates each with `dop separate`, and prints the F-measure of
+the masks over all frames and pixels, and the CPU time including that of child processes.
 `long` generates a video of a room with lamps that switch on and off and with moving balls, runs `dop separate` on it,
 and compares the background video with the truth. Memory is the peak memory of the process of the command.
 """
@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from made_scenes import made_scene, write_scene
 from PIL import Image
+from synthetic_scenes import make_scene, write_scene
 
 from dop_lightning.engine import run_to_end
 from dop_lightning.foundation.machine import set_threads
@@ -154,7 +154,7 @@ def masks(seeds: int, count: int, height: int, width: int) -> None:
     """Print one line per synthetic scene."""
     print("seed   dop   |S| best t   median frame: best t   same rule   MOG2    KNN   CPU s")
     for seed in range(seeds):
-        scene = made_scene(count, height, width, seed)
+        scene = make_scene(count, height, width, seed)
         with tempfile.TemporaryDirectory() as temporary:
             write_scene(scene, Path(temporary))
             out = Path(temporary) / "out"

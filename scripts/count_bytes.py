@@ -1,4 +1,4 @@
-"""Count the bytes of one gradient iteration on a GPU without a GPU, on the meta device (see traffic.py).
+"""Count the bytes of one gradient iteration on a GPU without a GPU, on the meta device (see memory_traffic.py).
 
     python scripts/count_bytes.py
     python scripts/count_bytes.py --cases best:512:128 --by-name
@@ -20,8 +20,8 @@ from typing import NamedTuple
 from unittest import mock
 
 import torch
+from memory_traffic import CudaAutocast, Traffic, kept_for_backward
 from torch import nn
-from traffic import CudaAutocast, Traffic, kept_for_backward
 
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.images.presets import PRESETS, TAU
@@ -116,7 +116,7 @@ def as_on_cuda(fused: bool) -> Iterator[None]:
         yield
 
 
-def as_it_was(signal: SkipUNet) -> None:
+def undo_improvements(signal: SkipUNet) -> None:
     """Undo the improvements of 1×1 convolutions and upsampling."""
     for module in signal.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.out_channels != signal.shape[0]:
@@ -130,7 +130,7 @@ def count(preset: str, side: int, width: int, variant: str) -> Count:
     state = state_on_meta(preset, side, width)
     assert isinstance(state.signal, SkipUNet)
     if variant == "as it was":
-        as_it_was(state.signal)
+        undo_improvements(state.signal)
     with as_on_cuda(variant == "fused"):
         state.method.steps.descend(state, 1)
         state.iteration += 1

@@ -23,7 +23,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from disturb_runs import Case, left
+from kill_runs import Case, results_of
 
 from dop_lightning.cli.main import main as dop
 
@@ -51,7 +51,7 @@ def contents(run: Path) -> dict[str, bytes]:
 
 def difference(run: Path, once: Path) -> str:
     """Describe the differences from the undisturbed run; empty if there are none."""
-    if left(run)[0] != left(once)[0]:
+    if results_of(run)[0] != results_of(once)[0]:
         return "results.csv"
     found, expected = contents(run), contents(once)
     return ", ".join(name for name in expected if found.get(name) != expected[name])
@@ -69,14 +69,14 @@ def flip(file: Path, draws: random.Random) -> None:
 
 def outcome(case: Case, run: Path, once: Path, name: str) -> str:
     """Describe how a damaged file was handled; begins with MISSED if that is wrong."""
-    verified, told = call(["verify", str(run)])
-    if (verified == 1) != (name in told):
-        return f"MISSED: dop verify has exit status {verified}: {told.strip()}"
+    verified, report = call(["verify", str(run)])
+    if (verified == 1) != (name in report):
+        return f"MISSED: dop verify has exit status {verified}: {report.strip()}"
     before = snapshot(run)
-    status, said = call(case.arguments(run, None))
+    status, output = call(case.arguments(run, None))
     refused = status != 0
     if refused:
-        line = said.strip().splitlines()[-1]
+        line = output.strip().splitlines()[-1]
         if Path(name).name not in line or "error:" not in line:
             return f"MISSED: {line}"
         if "remove it" not in line:
@@ -89,7 +89,7 @@ def outcome(case: Case, run: Path, once: Path, name: str) -> str:
         return f"MISSED: {odd} differs"
     if refused:
         return "named, equal after removing it"
-    if Path(name).name in said.replace(str(run / "results.csv"), ""):
+    if Path(name).name in output.replace(str(run / "results.csv"), ""):
         return "named, equal"
     return "found by dop verify, equal" if verified else "without effect, equal"
 
@@ -118,8 +118,8 @@ def main() -> int:
         for iterations in (case.iterations // 2, case.iterations):  # the first start leaves a checkpoint
             arguments = case.arguments(run, None)
             arguments[arguments.index("--trainer.max_steps") + 1] = str(iterations)
-            status, said = call(arguments)
-            assert status == 0, said
+            status, output = call(arguments)
+            assert status == 0, output
         shutil.copytree(run, once)
         names = [str(path.relative_to(once)) for path in sorted(once.rglob("*")) if path.is_file()]
         names = [name for name in names if not Path(name).name.startswith(SKIPPED) and "/processes/" not in name]

@@ -144,12 +144,12 @@ def mutations(files: list[bytes]) -> list[Callable[[bytes, random.Random], bytes
 
 def recover(folder: Path, file: str) -> tuple[str, str]:
     """Run `dop recover` in a child process, and return its outcome and its output."""
-    said = folder.with_suffix(".said")
+    log = folder.with_suffix(".said")
     child = os.fork()
     if child == 0:
         status = 70
         try:
-            output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.chdir(folder)
@@ -174,14 +174,14 @@ def recover(folder: Path, file: str) -> tuple[str, str]:
         if time.monotonic() > deadline:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return "hangs", said.read_text(errors="replace")
+            return "hangs", log.read_text(errors="replace")
         time.sleep(0.002)
-    text = said.read_text(errors="replace")
-    said.unlink()
-    return judge(folder, file, os.waitstatus_to_exitcode(code), text), text
+    text = log.read_text(errors="replace")
+    log.unlink()
+    return check_outcome(folder, file, os.waitstatus_to_exitcode(code), text), text
 
 
-def judge(folder: Path, file: str, status: int, text: str) -> str:
+def check_outcome(folder: Path, file: str, status: int, text: str) -> str:
     """Return ``recovered``, ``refused``, or a description of the failure."""
     stray = {path.name for path in folder.iterdir()} - {file, "out"}
     if "Traceback" in text:
@@ -218,11 +218,11 @@ def main() -> int:
             folder = Path(parent) / "work"
             folder.mkdir()
             (folder / name).write_bytes(data)
-            outcome, said = recover(folder, name)
+            outcome, log = recover(folder, name)
         outcomes[outcome] += 1
         if outcome not in ("recovered", "refused"):
             print(
-                f"{number}: {name} by {getattr(mutation, '__name__', 'another header')}: {outcome}\n{said[-2000:]}",
+                f"{number}: {name} by {getattr(mutation, '__name__', 'another header')}: {outcome}\n{log[-2000:]}",
                 flush=True,
             )
             if options.keep:

@@ -178,7 +178,7 @@ def factors_descend(device: str, steps: type, tau: float | str) -> str:
     return f"loss {losses[0]:.3g}, then {losses[1]:.3g}"
 
 
-def goes_on_in_halves(device: str) -> str:
+def halves_batch(device: str) -> str:
     """Check that a batch that does not fit is unchanged, and that half of it can continue."""
     if device == "cpu":
         raise Unmeasured("this needs a GPU")
@@ -214,10 +214,10 @@ def survives_a_broken_capture(device: str) -> str:
     """Check that the run continues after a failed capture, and that the next run is captured."""
     if device == "cpu":
         raise Unmeasured("CUDA graphs need a GPU")
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         BatchState(method(loss=Looks("mean")), images(device), 1.0, 500.0).advance(BLOCK)
-    assert any("without a CUDA graph" in str(each.message) for each in said), "no warning was issued"
+    assert any("without a CUDA graph" in str(each.message) for each in caught), "no warning was issued"
     torch.cuda.empty_cache()  # PyTorch asserts here that every capture has ended
     captured(device)
     return "the next run is captured"
@@ -242,14 +242,14 @@ def separates(device: str, chosen: str) -> str:
 
 def verb_runs(device: str, *words: str) -> str:
     """Check that a command exits with status 0, in a folder with a picture and a matrix."""
-    said = io.StringIO()
+    printed = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         np.save("matrix.npy", matrix())
         Image.fromarray(pixels(32)).save("photo.png")
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             status = dop([*words, "--out", "out", "--device", device])
         found = len(list(Path("out").rglob("result.json"))) if Path("out").is_dir() else 0
-    assert status == 0, f"exit status {status}: {' '.join(said.getvalue().split())[-300:]}"
+    assert status == 0, f"exit status {status}: {' '.join(printed.getvalue().split())[-300:]}"
     return f"{found} results"
 
 
@@ -270,7 +270,7 @@ CLAIMS: dict[str, Callable[[str], str]] = {
     "RobustPCA by DOP": partial(separates, chosen="dop"),
     "dop recover": lambda device: verb_runs(device, "recover", "photo.png", "--width", "8", "--iterations", "30"),
     "dop separate": lambda device: verb_runs(device, "separate", "matrix.npy"),
-    "a batch that does not fit continues in halves": goes_on_in_halves,
+    "a batch that does not fit continues in halves": halves_batch,
     "the next capture works after a failed one": survives_a_broken_capture,  # last: if it fails, CUDA is unusable
 }
 """Claims by name, in the order in which they are checked."""

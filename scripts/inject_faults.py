@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from disturb_runs import Case, difference
+from kill_runs import Case, difference
 
 from dop_lightning.cli.main import main as dop
 
@@ -102,8 +102,8 @@ def cut(case: Case, once: Path, places: int) -> bool:
         file = run / "checkpoints" / "last.ckpt" / "batch-0001.pt"
         content = file.read_bytes()
         file.write_bytes(content[: len(content) * k // places])
-        status, said = call(case.arguments(run, None))
-        named = f"{file}: damaged" in said and "resuming from the previous file" in said
+        status, output = call(case.arguments(run, None))
+        named = f"{file}: damaged" in output and "resuming from the previous file" in output
         good += status == 0 and named and not difference(run, once)
     print(
         f"{case.name}, checkpoint of {len(content)} bytes cut at {places} places: {good} times named, "

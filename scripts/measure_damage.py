@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from crops import middle
-from made_damage import DeadRectangles, Dust, Text
+from synthetic_damage import DeadRectangles, Dust, Text
 from torch import Tensor
 
 from dop_lightning import recover_image

@@ -27,9 +27,9 @@ import torch
 from benchmark_robust_pca import convex
 from benchmark_robust_pca import measure as time_to_error
 from gpu_claims import Unmeasured
+from interleaved import Loop, clock
 from plain_unet import plain_loop
 from torch import Tensor
-from turns import Loop, clock
 
 from dop_lightning.cli.experiments.runner import prepare
 from dop_lightning.engine.convex import InexactALM
@@ -121,7 +121,7 @@ def observed(setting: Setting, side: int, count: int = 1) -> ProblemBatch:
     return data.batches[0].to(setting.device)
 
 
-def begun(problems: ProblemBatch, width: int) -> BatchState:
+def initial_state(problems: ProblemBatch, width: int) -> BatchState:
     """Return the initial state of the default method for images, in bf16."""
     return BatchState(PRESETS["best"].method(width, "bf16"), problems, TAU)  # type: ignore[arg-type]
 
@@ -143,7 +143,7 @@ def seconds_each(setting: Setting, loops: list[tuple[Loop, int]]) -> list[float]
 def iteration(setting: Setting) -> tuple[float, float]:
     """Return the seconds of an iteration, and of one of plain code in eager float32 (TF32 on a GPU)."""
     sizes, problems = setting.sizes, observed(setting, setting.sizes.side)
-    ours, plain = begun(problems, sizes.width).advance, plain_loop(problems.observation, sizes.width)
+    ours, plain = initial_state(problems, sizes.width).advance, plain_loop(problems.observation, sizes.width)
     first, second = seconds_each(setting, [(ours, sizes.iterations), (plain, sizes.plain_iterations)])
     return first, second
 
@@ -163,7 +163,10 @@ def memory_over_plain(setting: Setting) -> float:
         raise Unmeasured("this needs a GPU")
     sizes, problems = setting.sizes, observed(setting, setting.sizes.side)
     peaks = []
-    for make in (lambda: begun(problems, sizes.width).advance, lambda: plain_loop(problems.observation, sizes.width)):
+    for make in (
+        lambda: initial_state(problems, sizes.width).advance,
+        lambda: plain_loop(problems.observation, sizes.width),
+    ):
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -172,10 +175,10 @@ def memory_over_plain(setting: Setting) -> float:
     return peaks[0] / peaks[1]
 
 
-def together(setting: Setting) -> float:
+def batch_speedup(setting: Setting) -> float:
     """Return the speedup of tiles in one batch over tiles one after the other."""
     sizes, problems = setting.sizes, observed(setting, setting.sizes.tile, setting.sizes.tiles)
-    batch, alone = (begun(chosen, sizes.tile_width).advance for chosen in (problems, problems.select([0])))
+    batch, alone = (initial_state(chosen, sizes.tile_width).advance for chosen in (problems, problems.select([0])))
     one, all_of_them = seconds_each(setting, [(alone, sizes.iterations), (batch, sizes.iterations)])
     return sizes.tiles * one / all_of_them
 
@@ -213,7 +216,7 @@ def seconds_to_paper(setting: Setting) -> float:
     assert truth is not None
     most = sizes.most_iterations or PRESETS["best"].iterations
     truth, best, begin = truth.to(setting.device), 0.0, clock(setting.device)
-    state = begun(problems, sizes.width)
+    state = initial_state(problems, sizes.width)
     while state.iteration < most:
         state.advance(min(50, most - state.iteration))
         error = float((state.evaluate().signal[0].clamp(0, 1) - truth).square().mean())
@@ -254,12 +257,12 @@ def failed_tests(setting: Setting) -> float:
     environment = {
         name: value for name, value in os.environ.items() if name != "DOP_PRETEND_CUDA"
     }  # the plugin sets it
-    with (setting.out / "tests.txt").open("w", encoding="utf-8") as said:
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT, check=False)
-    assert report.is_file(), f"pytest ended with status {done.returncode}, see {said.name}"
+    with (setting.out / "tests.txt").open("w", encoding="utf-8") as log:
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
+    assert report.is_file(), f"pytest ended with status {done.returncode}, see {log.name}"
     suite = next(ElementTree.parse(report).getroot().iter("testsuite"))
     run = int(suite.get("tests", "0")) - int(suite.get("skipped", "0"))
-    assert run > 0, f"no test ran, see {said.name}"
+    assert run > 0, f"no test ran, see {log.name}"
     return float(suite.get("failures", "0")) + float(suite.get("errors", "0"))
 
 
@@ -274,7 +277,7 @@ CLAIMS = [
     Claim("images", "iteration at 512², width 128, bf16", milliseconds, Bar("≤", {"H200": 4.0, "H100": 5.0}, "ms")),
     Claim("images", "speedup over plain eager TF32", over_plain, Bar("≥", {EVERY: 4.0}, "×")),
     Claim("images", "peak memory relative to plain eager TF32", memory_over_plain, Bar("≤", {EVERY: 0.6}, "×")),
-    Claim("batches", "speedup of 16 tiles of 128², width 64, in one batch", together, Bar("≥", {EVERY: 6.0}, "×")),
+    Claim("batches", "speedup of 16 tiles of 128², width 64, in one batch", batch_speedup, Bar("≥", {EVERY: 6.0}, "×")),
     Claim("matrices", "speedup over IALM with full SVDs, n = 4000, to 1e-3", over_ialm, Bar("≥", {EVERY: 20.0}, "×")),
     Claim("paper", "F16 at 512², the default settings", seconds_of_default, Bar("≤", {EVERY: 15.0}, "s")),
     Claim("paper", "F16 at 512², preset best, to the paper's 31.6 dB", seconds_to_paper, Bar("≤", {EVERY: 15.0}, "s")),
@@ -307,8 +310,8 @@ def verdict(claim: Claim, setting: Setting, device: str) -> dict[str, Any]:
             row |= {"verdict": "not measured", "said": f"{value:.3g} {claim.bar.unit}, no limit for {device}"}
         else:
             kept = claim.bar.is_kept(float(value), limit)
-            said = f"{value:.3g} {claim.bar.unit}, limit {claim.bar.sign} {limit:g}"
-            row |= {"verdict": "PASS" if kept else "FAIL", "said": said}
+            text = f"{value:.3g} {claim.bar.unit}, limit {claim.bar.sign} {limit:g}"
+            row |= {"verdict": "PASS" if kept else "FAIL", "said": text}
     return row | {"seconds": round(time.perf_counter() - begin, 2)}
 
 

@@ -73,8 +73,8 @@ def command_peak(n: int) -> tuple[int, int, str]:
         empty, _ = _peak_of("dop_lightning.cli.main", [])
         libraries, _ = _peak_of("dop_lightning.cli.configs.separate, dop_lightning.cli.experiments.lightning_cli", [])
         options = ["--out", f"{folder}/out", "--max-memory", "64G"]  # otherwise the file is read in pieces
-        whole, said = _peak_of("dop_lightning.cli.main", ["separate", f"{folder}/X.npy", *options])
-    return whole - empty, whole - libraries, said
+        whole, output = _peak_of("dop_lightning.cli.main", ["separate", f"{folder}/X.npy", *options])
+    return whole - empty, whole - libraries, output
 
 
 def _peak_of(modules: str, arguments: list[str]) -> tuple[int, str]:
@@ -88,8 +88,8 @@ def _peak_of(modules: str, arguments: list[str]) -> tuple[int, str]:
     process = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     if process.returncode:
         raise SystemExit(f"dop {' '.join(arguments)} failed: {process.stderr}")
-    *said, peak_kib = process.stdout.strip().splitlines()
-    return 1024 * int(peak_kib), "\n".join([*process.stderr.strip().splitlines(), *said])
+    *output, peak_kib = process.stdout.strip().splitlines()
+    return 1024 * int(peak_kib), "\n".join([*process.stderr.strip().splitlines(), *output])
 
 
 def main() -> int:
@@ -107,13 +107,13 @@ def main() -> int:
     options = parser.parse_args()
     options.n = options.n or (4000 if options.command else 10_000)
     if options.command:
-        whole, size, said = command_peak(options.n)
+        whole, size, output = command_peak(options.n)
         arrays = size / (4 * options.n**2)
         print(
             f"dop separate, n = {options.n}: {whole / 2**20:.0f} MiB beyond imports, {size / 2**20:.0f} MiB beyond "
             f"libraries, {arrays:.2f} arrays of n² float32"
         )
-        print(said.strip())
+        print(output.strip())
         return int(arrays > options.allowed)
     context = multiprocessing.get_context("spawn")
     failed = False

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from turns import clock
+from interleaved import clock
 
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon

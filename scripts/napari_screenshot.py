@@ -19,15 +19,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images/napari.png"))
     parser.add_argument("--preset", default="quick", help="default: quick")
     parser.add_argument("--minutes", type=float, default=10, help="time limit (default: 10)")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     viewer = napari.Viewer(title="napari")
     viewer.window.resize(1300, 800)
     viewer.open_sample("dop_lightning", "photograph")
     _, widget = viewer.window.add_plugin_dock_widget("dop_lightning", "Restore image")
     widget.reset_choices()
-    widget.preset.value = asked.preset
+    widget.preset.value = options.preset
     widget.restore.changed.emit(True)
-    deadline = QDeadlineTimer(int(60_000 * asked.minutes))
+    deadline = QDeadlineTimer(int(60_000 * options.minutes))
     while widget.is_working and not deadline.hasExpired():
         QApplication.processEvents()
     if len(viewer.layers) < 3:
@@ -40,11 +40,11 @@ def main() -> None:
     viewer.reset_view()
     for _ in range(50):
         QApplication.processEvents()
-    viewer.window.screenshot(str(asked.out), flash=False, canvas_only=False)
+    viewer.window.screenshot(str(options.out), flash=False, canvas_only=False)
     viewer.close()
-    with Image.open(asked.out) as picture:
+    with Image.open(options.out) as picture:
         small = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
-    small.save(asked.out, optimize=True)
+    small.save(options.out, optimize=True)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from multiprocessing.connection import Connection
 
 import torch
 import torch.nn.functional as F
+from interleaved import Loop
 from torch import Tensor, nn
-from turns import Loop
 
 from dop_lightning.foundation.machine import keep_freed_memory
 from dop_lightning.model.signals.unet.skip_network import SCALES

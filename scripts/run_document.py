@@ -28,16 +28,16 @@ def run(page: Path, folder: Path, show: bool = False) -> tuple[bool, float]:
     for block in blocks(reader.page, *RUNNABLE):
         begin = time.perf_counter()
         try:
-            said = reader.run(block)
+            output = reader.run(block)
         except BlockError as error:
-            said, fine = str(error), False
+            output, fine = str(error), False
         except Exception:
-            said, fine = traceback.format_exc(), False
+            output, fine = traceback.format_exc(), False
         seconds = time.perf_counter() - begin
         total += seconds
         print(f"{block.line:5d}  {block.kind:<7} {seconds:7.1f} s  {block.first_line[:80]}", flush=True)
-        if said and (show or not fine):
-            print("\n".join(f"       | {line}" for line in said.splitlines()), flush=True)
+        if output and (show or not fine):
+            print("\n".join(f"       | {line}" for line in output.splitlines()), flush=True)
         if not fine:
             break
     return fine, total

@@ -65,9 +65,9 @@ class Case(NamedTuple):
 
 def _fit(name: str, *option: str) -> Callable[[Path, Path, Level], list[str]]:
     def command(inputs: Path, run: Path, level: Level) -> list[str]:
-        asked = [part.format(level.problems) for part in option]
+        arguments = [part.format(level.problems) for part in option]
         steps = ["--trainer.max_steps", str(6 * level.iterations)]
-        return ["fit", "--config", str(inputs / name), "--trainer.default_root_dir", str(run), *steps, *asked]
+        return ["fit", "--config", str(inputs / name), "--trainer.default_root_dir", str(run), *steps, *arguments]
 
     return command
 

@@ -13,10 +13,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from forked_commands import KINDS, Child, Ended, Stop, call
 from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from killable_command import KINDS, Child, Ended, Stop, call
 from run_folder_cases import CASES, Case, Level, files, rows, temporary_files, write_inputs
 
 from dop_lightning.runs.copies import copy_of
@@ -194,7 +194,7 @@ class RunFolderMachine(RuleBasedStateMachine):
                 self._check(ended, None, may_be_refused="" if held else f"given|in this folder|{IN_USE}|missing")
 
     @rule(at=MOMENTS)
-    def move_at_work(self, at: int) -> None:
+    def move_while_running(self, at: int) -> None:
         """Move the folder while a process is running in it."""
         old = self.run
         if not old.is_dir():
@@ -217,7 +217,7 @@ class RunFolderMachine(RuleBasedStateMachine):
         self._read_counts()
 
     @rule()
-    def look(self) -> None:
+    def run_read_only_verbs(self) -> None:
         if self._problems() is None:
             return
         before = snapshot(self.run)
@@ -230,7 +230,7 @@ class RunFolderMachine(RuleBasedStateMachine):
         assert set(odd) <= {"report.html", "results.csv"}, f"changed: {odd}"
 
     @invariant()
-    def nothing_elsewhere(self) -> None:
+    def only_the_run_exists(self) -> None:
         """Check that there is one run, and no other file."""
         assert {path.name for path in self.home.iterdir()} <= {self.run.name}
 

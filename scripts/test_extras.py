@@ -271,17 +271,17 @@ def check_refusal(name: str, extra: Extra, base: Path, folder: Path) -> None:
         StepError: the task succeeds, or its message is wrong.
     """
     done = attempt(base, extra.task, folder)
-    said = done.stderr.strip().splitlines()
+    lines = done.stderr.strip().splitlines()
     hint = re.compile(rf"""pip install (["'])dop_lightning\[{name}\]\1""")
     if done.returncode == 0:
         raise StepError("the task succeeds without the extra")
     if not extra.has_hint:
-        if "ModuleNotFoundError" not in said[-1]:
-            raise StepError(f"without the extra, a module must be missing, got: {said[-1]}")
-    elif not said or not hint.search(said[-1]):
-        raise StepError(f"the last line without the extra must match {hint.pattern}, got: {said[-1:]}")
-    elif extra.task.startswith("dop ") and len(said) > 1:
-        raise StepError("without the extra, one line must be printed, got\n    " + "\n    ".join(said))
+        if "ModuleNotFoundError" not in lines[-1]:
+            raise StepError(f"without the extra, a module must be missing, got: {lines[-1]}")
+    elif not lines or not hint.search(lines[-1]):
+        raise StepError(f"the last line without the extra must match {hint.pattern}, got: {lines[-1:]}")
+    elif extra.task.startswith("dop ") and len(lines) > 1:
+        raise StepError("without the extra, one line must be printed, got\n    " + "\n    ".join(lines))
 
 
 def check_packages(name: str, base: Path, environment: Path) -> str:

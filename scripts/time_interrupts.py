@@ -148,9 +148,9 @@ def make_inputs(folder: Path, size: int) -> None:
 def start(case: Case, inputs: Path, out: Path, is_forked: bool) -> Process:
     log, words = out.parent / f"{out.name}.log", case.words(inputs, out)
     if is_forked:
-        from forked import Forked  # imports all of dop
+        from fork_server import ForkedCommand  # imports all of dop
 
-        return Forked(words, environment(), log)
+        return ForkedCommand(words, environment(), log)
     command = [sys.executable, "-m", "dop_lightning", *words]
     with log.open("a") as file:
         return subprocess.Popen(command, env={**os.environ, **environment()}, stdout=file, stderr=file)
@@ -201,7 +201,7 @@ def interrupt(process: Process, number: signal.Signals, moment: float, again: fl
     return End(number, moment, time.monotonic() - begin, used - before, process.poll() or 0)
 
 
-def left(out: Path) -> dict[str, bytes]:
+def results_of(out: Path) -> dict[str, bytes]:
     """Return the arrays and pictures of a run, by name."""
     files = [path for kind in ("*.npy", "*.png") for path in out.rglob(kind)]
     own = [path for path in files if "checkpoints" not in path.parts and path.name != "preview.png"]
@@ -215,7 +215,7 @@ def measure(name: str, case: Case, home: Path, options: argparse.Namespace) -> b
     if status := start(case, inputs, once, is_forked).wait():
         print(f"| {name} | exited with status {status}, see {once}.log |", flush=True)
         return False
-    duration, expected = time.monotonic() - begin, left(once)
+    duration, expected = time.monotonic() - begin, results_of(once)
     ends, odd = [], []
     for k in range(moments):
         out = home / f"{name}-{k}"
@@ -236,7 +236,7 @@ def measure(name: str, case: Case, home: Path, options: argparse.Namespace) -> b
             odd.append(f"half-written files in {out}")
         if case.has_state and (end is not None or process.returncode):
             status = start(case, inputs, out, is_forked).wait()
-            if status or left(out) != expected:
+            if status or results_of(out) != expected:
                 odd.append(f"UNEQUAL (status {status}) after {number.name} at {duration * (k + 0.5) / moments:.1f} s")
         if not odd:
             shutil.rmtree(out, ignore_errors=True)

@@ -38,7 +38,7 @@ for name in sys.argv[1:]:
 """
 
 
-def test_all_are_there() -> None:
+def test_all_public_names_exist() -> None:
     assert set(dop_lightning.__all__) == set(dop_lightning.PUBLIC) == GUESSED
     assert sorted(dop_lightning.__all__, key=str) == dop_lightning.__all__
 
@@ -52,7 +52,7 @@ def test_a_public_name(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_each_may_be_the_first_import() -> None:
+def test_each_public_name_can_be_the_first_import() -> None:
     names = sorted({dop_lightning.PUBLIC[name]: name for name in GUESSED}.values())  # one per module
     rooms = ("lightning.module", "lightning.callbacks", "lightning.data", "engine", "engine.steps", "engine.convex")
     names += [f"dop_lightning.{room}" for room in (*rooms, "paper.theory", "model.signals")]
@@ -61,7 +61,7 @@ def test_each_may_be_the_first_import() -> None:
     assert done.stdout.split() == [word for name in names for word in (name, name)]
 
 
-def test_the_package_imports_nothing_heavy() -> None:
+def test_package_avoids_heavy_imports() -> None:
     done = subprocess.run([sys.executable, "-S", "-c", LIGHT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -51,7 +51,7 @@ def look(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) ->
         torch=torch.__version__,
         cuda_build=build,
         usable=count,
-        trouble=_trouble() if build and not count else "",
+        trouble=_cuda_error() if build and not count else "",
         hidden=any(value is not None and value.strip() in ("", "-1", "NoDevFiles") for value in hiding),
     )
 
@@ -63,7 +63,7 @@ def has_nvidia(root: Path = Path("/")) -> bool:
     )
 
 
-def _trouble() -> str:
+def _cuda_error() -> str:
     """Return the first sentence of PyTorch's error when it initializes CUDA."""
     try:
         torch.cuda.init()

@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"; did you mean {meant}?" if meant else ""
         print(f"dop: error: no verb {verb!r}{hint} (dop --help lists them)", file=sys.stderr)
         return EXIT_USER_ERROR
-    if odd := _not_utf8(argv):
+    if odd := _encoding_error(argv):
         print(f"dop {verb}: error: {odd}", file=sys.stderr)
         return EXIT_USER_ERROR
     try:
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAULT
 
 
-def _not_utf8(argv: Sequence[str]) -> str:
+def _encoding_error(argv: Sequence[str]) -> str:
     """Return the error for arguments that are not UTF-8, as required in configs, tables and folders; empty if valid."""
     for place, argument in enumerate(argv):
         if any("\ud800" <= character <= "\udfff" for character in argument):  # Python's escapes of other bytes

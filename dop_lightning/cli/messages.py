@@ -20,7 +20,7 @@ def plain_message(text: str) -> str:
     option = re.search(r"Option '(?P<name>[^']+)' is not accepted", text)
     key = re.match(r'(?:Validation failed: )?(?:Parser key|Key) "(?P<key>[^"]+)":', text)
     where = f"{key['key']}: " if key else ""
-    inner = _inner(text)
+    inner = _innermost_message(text)
     if key and inner and not option:
         return f"{key['key']}.{plain_message(inner)}"
     if option:
@@ -31,7 +31,7 @@ def plain_message(text: str) -> str:
     if telling:
         return where + telling[0] if key or len(telling) < len(lines) else text
     expected = [re.sub(r"<class '([\w.]+)'>", r"\1", line) for line in lines if line.startswith("Expected ")]
-    expected = [re.sub(r"a typing\.Literal\[(.*?)\]", _choices, line) for line in expected]
+    expected = [re.sub(r"a typing\.Literal\[(.*?)\]", _format_choices, line) for line in expected]
     given = next((line.partition(":")[2].strip() for line in lines if line.startswith("Given value:")), None)
     if not expected:
         return text
@@ -62,11 +62,11 @@ def add_suggestion(text: str, given: Sequence[str] = ()) -> str:
     return text
 
 
-def _choices(literal: re.Match[str]) -> str:
+def _format_choices(literal: re.Match[str]) -> str:
     return f"one of {literal[1]}" if "," in literal[1] else literal[1]
 
 
-def _inner(text: str) -> str:
+def _innermost_message(text: str) -> str:
     """Return the message about the innermost of nested settings; empty if they are not nested."""
     lines = text.splitlines()
     start = max((i for i, line in enumerate(lines) if re.search(r'Parser key "[^"]+":$', line)), default=0)

@@ -106,16 +106,16 @@ def run(
         n, m = open_matrix(file).shape
         require_rows(n, m, place.size if place else options.devices, str(file))
     return (
-        _start(options, arguments)
+        _start_processes(options, arguments)
         if place is None
-        else _take_part(options, dict(zip(names, files, strict=True)), place)
+        else _run_rank(options, dict(zip(names, files, strict=True)), place)
     )
 
 
 # ------------------------------------------------------------------------------------------------ the first process
 
 
-def _start(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+def _start_processes(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Start the processes on this machine, forward signals to them, and wait for them."""
     name, size = secrets.token_hex(16), options.devices
     processes: list[subprocess.Popen] = []
@@ -195,7 +195,7 @@ class _Signals:
         return "orphan" if is_orphan() else self.reason
 
 
-def _take_part(options: argparse.Namespace, files: Mapping[str, places.Place], place: Place) -> int:
+def _run_rank(options: argparse.Namespace, files: Mapping[str, places.Place], place: Place) -> int:
     """Do the work of this process."""
     signals = _Signals()
     set_threads(place.local_size)
@@ -214,24 +214,24 @@ def _take_part(options: argparse.Namespace, files: Mapping[str, places.Place], p
         except LostRankError:
             time.sleep(PRECEDENCE)
             text = f"one of the {place.size} processes ended early; the same command resumes from the last saved pass"
-            return _fail(meeting, text)
+            return _report_error(meeting, text)
         except (ImportError, ValueError) as error:
-            return _fail(meeting, " ".join(str(error).split()))
+            return _report_error(meeting, " ".join(str(error).split()))
         except Exception as error:
             if wants_traceback():
                 raise
             text = " ".join(str(error).split())
             what = f"{type(error).__name__}: {text}" if text else type(error).__name__
-            return _fail(meeting, f"process {place.rank} of {place.size}: {what}")
+            return _report_error(meeting, f"process {place.rank} of {place.size}: {what}")
     if failures:
-        return _fail(meeting, "; ".join(failures))
+        return _report_error(meeting, "; ".join(failures))
     if place.rank == 0:
         print_results(options.out)
         meeting.store.unlink(missing_ok=True)
     return 0
 
 
-def _fail(meeting: Meeting, text: str) -> int:
+def _report_error(meeting: Meeting, text: str) -> int:
     """Print the error, unless the parent process prints it."""
     if meeting.record_failure(text) and not is_child():
         print(f"dop separate: error: {text}", file=sys.stderr)

@@ -86,38 +86,41 @@ def describe(runs: Sequence[RunStatus], each: bool = False) -> str:
         runs: at least one run.
         each: whether to list every problem.
     """
-    parts = [_line(runs[0])] if len(runs) == 1 else [align_rows(_rows(runs)), _total(runs)]
+    parts = [_describe_run(runs[0])] if len(runs) == 1 else [align_rows(_table_rows(runs)), _summary_line(runs)]
     if each or len(runs) == 1:
-        parts += [table for status in runs if (table := _problems(status, each, len(runs) > 1))]
-    parts += [_trouble(status) for status in runs if status.reason]
+        parts += [table for status in runs if (table := _problem_table(status, each, len(runs) > 1))]
+    parts += [_describe_trouble(status) for status in runs if status.reason]
     return "\n\n".join(parts)
 
 
-def _line(status: RunStatus) -> str:
+def _describe_run(status: RunStatus) -> str:
     """Return one line about a run, and one with the number of its problems per status."""
-    first = [f"{status.name}: {status.status}", *filter(None, (_iterations(status), _rate(status), _left(status)))]
+    first = [
+        f"{status.name}: {status.status}",
+        *filter(None, (_format_iterations(status), _format_rate(status), _format_time_left(status))),
+    ]
     counts = ", ".join(f"{count} {word}" for word, count in status.counts.items())
     number, line = len(status.problems), ", ".join(first)
     return f"{line}\n{number} problem{'s' if number > 1 else ''}: {counts}" if number else line
 
 
-def _rows(runs: Sequence[RunStatus]) -> list[list[str]]:
+def _table_rows(runs: Sequence[RunStatus]) -> list[list[str]]:
     rows = [["run", "status", "problems", "iterations", "it/s", "left"]]
     for status in runs:
         ended = sum(count for word, count in status.counts.items() if word in ENDS)
         problems = f"{ended} of {len(status.problems)}" if status.problems else ""
         rate = "" if status.rate is None else f"{status.rate:.3g}"
-        cells = [status.name, status.status, problems, _iterations(status, short=True), rate]
-        rows.append([*cells, _left(status, short=True)])
+        cells = [status.name, status.status, problems, _format_iterations(status, short=True), rate]
+        rows.append([*cells, _format_time_left(status, short=True)])
     return rows
 
 
-def _total(runs: Sequence[RunStatus]) -> str:
+def _summary_line(runs: Sequence[RunStatus]) -> str:
     count = Counter(status.status for status in runs)
     return f"{len(runs)} runs: {', '.join(f'{count[word]} {word}' for word in STATUSES if count[word])}"
 
 
-def _problems(status: RunStatus, each: bool, named: bool) -> str:
+def _problem_table(status: RunStatus, each: bool, named: bool) -> str:
     """Return a table with one row per problem; with many problems, only of the most important ones."""
     problems = list(status.problems)
     if not each:
@@ -133,23 +136,23 @@ def _problems(status: RunStatus, each: bool, named: bool) -> str:
     return "\n".join([*lines, *([f"… and {more} more; --each lists all"] if more else [])])
 
 
-def _trouble(status: RunStatus) -> str:
+def _describe_trouble(status: RunStatus) -> str:
     log = "" if status.log is None else f"\n    {status.log}"
     return f"{status.name}: {status.reason}{log}"
 
 
-def _iterations(status: RunStatus, short: bool = False) -> str:
+def _format_iterations(status: RunStatus, short: bool = False) -> str:
     if status.iterations is None:
         return ""
     of = "" if status.maximum is None else f"/{status.maximum}" if short else f" of {status.maximum}"
     return f"{status.iterations}{of}" if short else f"{status.iterations}{of} iterations"
 
 
-def _rate(status: RunStatus) -> str:
+def _format_rate(status: RunStatus) -> str:
     return "" if status.rate is None else f"{status.rate:.3g} it/s"
 
 
-def _left(status: RunStatus, short: bool = False) -> str:
+def _format_time_left(status: RunStatus, short: bool = False) -> str:
     if status.seconds_left is None:
         return ""
     left = str(timedelta(seconds=round(status.seconds_left)))

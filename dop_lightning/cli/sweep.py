@@ -114,13 +114,13 @@ def run(_: str, arguments: Sequence[str]) -> int:
         ImportError: submitit or Ray is not installed.
     """
     options, rest = parser().parse_known_args(arguments)
-    _check(options)
+    _check_options(options)
     sbatch = dict(map(slurm.parse_setting, options.slurm or []))
     axes = [parse_axis(text) for text in options.axis]
     settings = passed_on(rest)
     _refuse_misspelled_options(settings)
     points = make_points(axes, options.config, settings, options.out)
-    own = points if options.parts is None else points[_part(options.parts) :: options.parts]
+    own = points if options.parts is None else points[_part_index(options.parts) :: options.parts]
     states: dict[str, str] = {point.name: state(point) for point in own}
     queued = slurm.jobs_in_queue(options.out) if options.cluster == "slurm" else {}
     states.update({name: "in the queue" for name in queued if states.get(name, "finished") != "finished"})
@@ -137,13 +137,13 @@ def run(_: str, arguments: Sequence[str]) -> int:
     print(plan.count_states(states), flush=True)
     if options.cluster == "slurm":
         return _submit(options, axes, points, missing, queued, sbatch)
-    _save(options.out, axes, points)
+    _save_plan(options.out, axes, points)
     if options.cluster == "debug":
-        ended, status = debug.run(missing, _fit, _tell)
+        ended, status = debug.run(missing, _run_fit, _print_line)
     elif options.cluster == "ray":
         ended, status = _run_by_ray(options, missing)
     else:
-        ended, status = local.run(missing, options.out, options.jobs or 1, _tell)
+        ended, status = local.run(missing, options.out, options.jobs or 1, _print_line)
     return _report(options.out, points, ended, status)
 
 
@@ -153,10 +153,10 @@ def _run_by_ray(options: argparse.Namespace, missing: Sequence[Point]) -> tuple[
     lightning = importlib.import_module("dop_lightning.cli.experiments.lightning_cli")
     devices = max(lightning.folder_and_devices(point.arguments)[1] for point in missing)
     with connect(options, options.out, devices) as tasks:
-        return by_ray.run(missing, tasks, _tell)
+        return by_ray.run(missing, tasks, _print_line)
 
 
-def _part(parts: int) -> int:
+def _part_index(parts: int) -> int:
     """Return the index of the part of this process.
 
     Raises:
@@ -234,7 +234,7 @@ def require_submitit() -> None:
         )
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check_options(options: argparse.Namespace) -> None:
     """Check numbers, the options of clusters, and the folder."""
     for name in ("jobs", "cpus", "parts"):
         if getattr(options, name) is not None:
@@ -268,7 +268,7 @@ def _submit(
 ) -> int:
     """Submit the missing points, and wait for them if requested."""
     if not missing:
-        _tell("Nothing to submit")
+        _print_line("Nothing to submit")
         return 0
     settings = {
         "name": f"dop-{options.out.name}",
@@ -281,10 +281,10 @@ def _submit(
     }
     jobs = slurm.submit(missing, options.out, settings, sbatch)
     ids = {point.name: job.job_id for point, job in zip(missing, jobs, strict=True)}
-    _save(options.out, axes, points, {**queued, **ids})
+    _save_plan(options.out, axes, points, {**queued, **ids})
     print(plan.align_rows([["job", "point"], *([job, name] for name, job in ids.items())]))
     if options.wait:
-        return _report(options.out, points, slurm.wait(jobs, missing, _tell), 0)
+        return _report(options.out, points, slurm.wait(jobs, missing, _print_line), 0)
     print(
         f"Submitted {len(jobs)}. squeue --me lists them; their logs are {options.out}/POINT/{LOG}. Repeat the "
         f"command to submit failed points again; dop table {options.out} prints the results so far."
@@ -300,21 +300,21 @@ def _report(out: Path, points: Sequence[Point], ended: Sequence[Ended], status: 
     if failed:
         print(plan.failures(failed), file=sys.stderr)
     if status:
-        _tell("Stopped: the same command resumes")
+        _print_line("Stopped: the same command resumes")
         return status
     print(f"dop table {out} prints one table of all")
     return 1 if failed else 0
 
 
-def _save(out: Path, axes: Sequence[Axis], points: Sequence[Point], jobs: dict[str, str] | None = None) -> None:
+def _save_plan(out: Path, axes: Sequence[Axis], points: Sequence[Point], jobs: dict[str, str] | None = None) -> None:
     atomic_json(out / SWEEP, plan.summary(axes, points, jobs or {}))
 
 
-def _fit(arguments: Sequence[str]) -> int:
+def _run_fit(arguments: Sequence[str]) -> int:
     from dop_lightning.cli.experiments import lightning_cli as lightning
 
     return lightning.run("fit", arguments)
 
 
-def _tell(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, file=sys.stderr)

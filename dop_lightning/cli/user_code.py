@@ -15,14 +15,14 @@ def fault_of(error: BaseException) -> BaseException | None:
 
     The causes are searched too, because libraries wrap errors of constructors in other errors.
     """
-    return next((one for one in _chain(error) if not isinstance(one, MISTAKES) and _frames(one)), None)
+    return next((one for one in _error_chain(error) if not isinstance(one, MISTAKES) and _user_frames(one)), None)
 
 
 def place_of(error: BaseException) -> str:
     """Return ``FILE, line N`` if user code raised ``error``, otherwise an empty string."""
-    first = list(_chain(error))[-1]
+    first = list(_error_chain(error))[-1]
     frames = traceback.extract_tb(first.__traceback__)
-    if not frames or not _is_of_user(frames[-1].filename):
+    if not frames or not _is_user_code(frames[-1].filename):
         return ""
     return f"{frames[-1].filename}, line {frames[-1].lineno}"
 
@@ -32,11 +32,11 @@ def describe(error: BaseException) -> str:
     fault = fault_of(error)
     if fault is None:
         return ""
-    lines = traceback.format_list(_frames(fault)) + traceback.format_exception_only(fault)
+    lines = traceback.format_list(_user_frames(fault)) + traceback.format_exception_only(fault)
     return f"Traceback of your code (DOP_TRACEBACK=1 shows all of it):\n{''.join(lines)}".rstrip()
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _error_chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and its causes."""
     one: BaseException | None = error
     while one is not None:
@@ -44,15 +44,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         one = one.__cause__
 
 
-def _frames(error: BaseException) -> list[traceback.FrameSummary]:
+def _user_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """Return the frames of an error, starting with the first one in user code."""
     frames = traceback.extract_tb(error.__traceback__)
-    first = next((place for place, frame in enumerate(frames) if _is_of_user(frame.filename)), len(frames))
+    first = next((place for place, frame in enumerate(frames) if _is_user_code(frame.filename)), len(frames))
     return list(frames[first:])
 
 
 @functools.cache
-def _is_of_user(file: str) -> bool:
+def _is_user_code(file: str) -> bool:
     """Return whether a file is user code: not part of this package, Python, or an installed package."""
     if file.startswith("<"):
         return False

@@ -212,12 +212,12 @@ def identity_of(state: BatchState) -> Hashable:
         for remembered in optimizer.state.values():
             arrays += [value for value in remembered.values() if isinstance(value, Tensor)]
         for group in optimizer.param_groups:
-            settings += [_constant(key, value) for key, value in group.items() if key != "params"]
+            settings += [_setting_key(key, value) for key, value in group.items() if key != "params"]
     return tuple(array.data_ptr() for array in arrays), tuple(settings)
 
 
-def _constant(key: str, value: object) -> Hashable:
+def _setting_key(key: str, value: object) -> Hashable:
     """Return a setting by value if it is a plain value, else by the identity of the object."""
     if isinstance(value, (list, tuple)):
-        return key, tuple(_constant(key, item) for item in value)
+        return key, tuple(_setting_key(key, item) for item in value)
     return key, value if isinstance(value, (int, float, str, type(None))) else id(value)

@@ -30,14 +30,14 @@ def working_memory(state: State) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         state.advance(2)
-        return int(torch.cuda.max_memory_allocated(device)) - before + _bytes(_tensors(state))
-    kept = _Kept()
+        return int(torch.cuda.max_memory_allocated(device)) - before + _num_bytes(_tensors(state))
+    kept = _SavedBytes()
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
         state.advance(1)
-    return kept.bytes + 4 * _bytes(_tensors(state)) + ARRAYS * _bytes([state.problems.observation])
+    return kept.bytes + 4 * _num_bytes(_tensors(state)) + ARRAYS * _num_bytes([state.problems.observation])
 
 
-class _Kept:
+class _SavedBytes:
     """Sums the bytes that autograd saves, counting each storage once."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ def _tensors(state: State) -> list[Tensor]:
     return [parameter.detach() for module in state.modules for parameter in module.parameters()]
 
 
-def _bytes(tensors: list[Tensor]) -> int:
+def _num_bytes(tensors: list[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
@@ -78,19 +78,19 @@ def seconds_per_iteration(
         ahead: warm-up iterations, in which kernels, memory and graphs are prepared; not measured.
         beside: batches that are advanced concurrently. The measured time is divided by the number of batches.
     """
-    together, at_work = ConcurrentBatches(), [state, *beside]
+    together, states = ConcurrentBatches(), [state, *beside]
 
     def advance(iterations: int) -> None:
-        for became in together.advance(at_work, [iterations] * len(at_work)):
-            if isinstance(became, OutOfMemoryError):
-                raise became
+        for outcome in together.advance(states, [iterations] * len(states)):
+            if isinstance(outcome, OutOfMemoryError):
+                raise outcome
 
     begin = time.perf_counter()
     advance(ahead)
     if stopped():
-        return (time.perf_counter() - begin) / ahead / len(at_work)
+        return (time.perf_counter() - begin) / ahead / len(states)
     done, begin = 0, time.perf_counter()
     while done == 0 or (done < most and time.perf_counter() - begin < least and not stopped()):
         advance(1)
         done += 1
-    return (time.perf_counter() - begin) / done / len(at_work)
+    return (time.perf_counter() - begin) / done / len(states)

@@ -70,8 +70,8 @@ class Roster:
         self.device = device
         self.dtype = dtype
         self._keeps_states = keeps_states
-        self._tau = None if isinstance(tau, str) else _one_a_problem("tau", tau, order)
-        self._alpha = _one_a_problem("alpha", alpha, order)
+        self._tau = None if isinstance(tau, str) else _per_problem("tau", tau, order)
+        self._alpha = _per_problem("alpha", alpha, order)
         self._label_of = {
             name: label for label, batch in zip(self.labels, self.batches, strict=True) for name in batch.names
         }
@@ -112,14 +112,14 @@ class Roster:
         """Return whether these are the same problems, regardless of the batches."""
         own = {problem.name: problem for batch in self.batches for problem in batch}
         others = {problem.name: problem for batch in batches for problem in batch}
-        return own.keys() == others.keys() and all(_is_same(own[name], other) for name, other in others.items())
+        return own.keys() == others.keys() and all(_is_same_problem(own[name], other) for name, other in others.items())
 
     @property
     def iteration(self) -> int:
         """Minimum number of iterations done over the unfinished problems; if there are none, the maximum over all."""
-        at_work = [state.iteration for state in self.states]
-        if at_work or self.waiting:
-            return min([*at_work, *(self.records[batch.names[0]].iteration for batch in self.waiting)])
+        iterations = [state.iteration for state in self.states]
+        if iterations or self.waiting:
+            return min([*iterations, *(self.records[batch.names[0]].iteration for batch in self.waiting)])
         return max((record.iteration for record in self.records.values()), default=0)
 
     def unfinished(self) -> Iterator[tuple[ProblemBatch, int]]:
@@ -145,10 +145,10 @@ class Roster:
                 continue
             for k in set(range(len(state))) - set(keep) if self._keeps_states else ():
                 if self.records[state.problems.names[k]].state is None:
-                    self._remember(state, k)
+                    self._record(state, k)
             if keep:
                 states.append(state if len(keep) == len(state) else state.select(keep))
-        holders, waiting = self._holders(), []
+        holders, waiting = self._states_by_problem(), []
         for batch in self.batches:
             name = batch.names[0]
             if self.waits_for_turn(name) and name not in holders and not self.records[name].is_finished(maximum):
@@ -159,9 +159,9 @@ class Roster:
 
     def activate_waiting(self) -> list[State]:
         """Activate waiting tiles if at most half of the maximum number are active, and return them."""
-        begun: list[State] = []
+        started: list[State] = []
         if len(self.states) > self._at_once // 2:
-            return begun
+            return started
         while self.waiting and len(self.states) < self._at_once:
             batch = self.waiting.pop(0)
             record, state = self.records[batch.names[0]], self._new_state(batch)
@@ -169,15 +169,15 @@ class Roster:
             if saved is not None:
                 state.load_problem_state(0, saved)
             state.iteration, record.state = record.iteration, None
-            begun.append(state)
+            started.append(state)
             self.states.append(state)
-        return begun
+        return started
 
     def deactivate(self) -> None:
         """Move problems that have left from their records to resting batches, to give access to their parameters."""
-        at_work, resting = {name for state in self.states for name in state.problems.names}, []
+        active, resting = {name for state in self.states for name in state.problems.names}, []
         for state in self.all_states():
-            if not at_work & set(state.problems.names):
+            if not active & set(state.problems.names):
                 resting.append(state)
                 for name in state.problems.names:
                     self.records[name].state = None
@@ -191,10 +191,10 @@ class Roster:
             dtype: type of all computations; ``None`` for that of the observations.
         """
         self.device, self.dtype = device, dtype
-        self.states = [self._moved(state) for state in self.states]
-        self.resting = [self._moved(state) for state in self.resting]
+        self.states = [self._to_device(state) for state in self.states]
+        self.resting = [self._to_device(state) for state in self.resting]
 
-    def _moved(self, state: State) -> State:
+    def _to_device(self, state: State) -> State:
         problems = {problem.name: problem for batch in self.batches for problem in batch}
         moved = self._new_state(ProblemBatch([problems[name] for name in state.problems.names]))
         moved.iteration = state.iteration
@@ -207,7 +207,7 @@ class Roster:
 
         Tiles that take turns are included only if they are active.
         """
-        holders = self._holders()
+        holders = self._states_by_problem()
         batches = [
             batch for batch in self.batches if not self.waits_for_turn(batch.names[0]) or batch.names[0] in holders
         ]
@@ -236,7 +236,7 @@ class Roster:
     def separate(self, name: str) -> State:
         """Return one problem as a separate batch, in its current state."""
         batch = next(batch for batch in self.batches if name in batch.names)
-        holders = self._holders()
+        holders = self._states_by_problem()
         state = self._new_state(batch.select([batch.names.index(name)]))
         state.iteration = holders[name][0].iteration if name in holders else self.records[name].iteration
         saved = self._state_of(name, holders)
@@ -254,7 +254,7 @@ class Roster:
             self.resting.append(state)
         else:
             for k in which if self._keeps_states else ():
-                self._remember(state, k)
+                self._record(state, k)
         place = next(i for i, other in enumerate(self.states) if other is state)
         self.states[place : place + 1] = [state.select(keep)] if keep else []
 
@@ -268,7 +268,7 @@ class Roster:
     def _is_at_rest(self, state: State) -> bool:
         return self._can_rest(state) and any(state is other for other in self.resting)
 
-    def _remember(self, state: State, k: int) -> None:
+    def _record(self, state: State, k: int) -> None:
         """Copy the state of a problem to its record."""
         if self.waits_for_turn(state.problems.names[k]):
             state.release()
@@ -312,8 +312,8 @@ class Roster:
         """
         if label not in self.labels:
             raise KeyError(label)
-        holders = self._holders()
-        return {name: self._entry(name, holders) for name in self.batches[self.labels.index(label)].names}
+        holders = self._states_by_problem()
+        return {name: self._checkpoint_entry(name, holders) for name in self.batches[self.labels.index(label)].names}
 
     def progress_of(self, name: str) -> dict[str, Any]:
         """Return the saved data of a problem without its state."""
@@ -341,14 +341,14 @@ class Roster:
         Raises:
             ValueError: the state has another method or shape.
         """
-        holders = self._holders()
+        holders = self._states_by_problem()
         if name in holders and state is not None:
             at, k = holders[name]
             at.load_problem_state(k, state)
         else:
             self.records[name].state = state
 
-    def _entry(self, name: str, holders: Mapping[str, tuple[State, int]]) -> dict[str, Any]:
+    def _checkpoint_entry(self, name: str, holders: Mapping[str, tuple[State, int]]) -> dict[str, Any]:
         return {**self.progress_of(name), "state": self._state_of(name, holders)}
 
     def load(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
@@ -364,7 +364,7 @@ class Roster:
                 record.iteration, record.evaluated = entry["iteration"], entry["evaluated"]
                 record.ended, record.scores = entry["ended"], dict(entry.get("scores", {}))
 
-    def _holders(self) -> dict[str, tuple[State, int]]:
+    def _states_by_problem(self) -> dict[str, tuple[State, int]]:
         """Return the active or resting batch of each problem that is in one, with its position in the batch."""
         held = [*self.states, *self.resting]
         before, holders = self._held
@@ -403,7 +403,7 @@ class Roster:
     has_left = RenamedAttribute("is_inactive")
 
 
-def _is_same(a: Problem, b: Problem) -> bool:
+def _is_same_problem(a: Problem, b: Problem) -> bool:
     return a is b or (a.dtype == b.dtype and torch.equal(a.observation, b.observation))
 
 
@@ -416,7 +416,7 @@ def batch_labels(positions: Iterable[int]) -> list[str]:
     return [sys.intern(f"batch-{position:04d}") for position in positions]  # thousands, each in memory once
 
 
-def _one_a_problem(name: str, value: Any, order: Sequence[str]) -> dict[str, Any]:
+def _per_problem(name: str, value: Any, order: Sequence[str]) -> dict[str, Any]:
     values = list(value) if isinstance(value, Sequence) else [value] * len(order)
     if len(values) != len(order):
         raise ValueError(f"{name} must be one number, or one per problem ({len(order)}), got {len(values)} numbers")

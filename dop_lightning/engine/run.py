@@ -143,10 +143,10 @@ class Run:
         for state in self.states:
             state.resume()
         if self.metrics:
-            self._try_metrics()
-        self._tell_change()
+            self._check_metrics()
+        self._notify_change()
 
-    def _try_metrics(self) -> None:
+    def _check_metrics(self) -> None:
         """Compute the custom metrics of one problem per shape, so that errors in them are raised before the run."""
         tried = set()
         for state in self.states:
@@ -175,12 +175,12 @@ class Run:
             if self._interrupted():
                 break  # there may be many batches; they can resume from different iterations
             self._advance(turn, end)
-            at_work = {id(state) for state in self.states}
-            self._end_finished([state for state in turn if id(state) in at_work], end)
+            active = {id(state) for state in self.states}
+            self._end_finished([state for state in turn if id(state) in active], end)
         seen = {id(state) for state in behind}
         # batches that were ahead after an earlier run, and the rest of batches after a problem has diverged
         self._end_finished([state for state in self.states if id(state) not in seen], end)
-        self._tell_changes()
+        self._notify_changes()
         last, is_whole = end == self.maximum, all(state.iteration >= end for state in self.states)
         if is_whole and (last or (self.evaluate_every is not None and end % self.evaluate_every == 0)):
             self._evaluate(last, end)
@@ -194,7 +194,7 @@ class Run:
             for state in self.roster.activate_waiting():
                 state.resume()
                 self._have_states_changed = True
-            self._tell_changes()
+            self._notify_changes()
 
     def _end_finished(self, states: Iterable[State], end: int) -> None:
         """Let finished problems leave the batches that are at iteration ``end``."""
@@ -233,13 +233,13 @@ class Run:
             for state in turn:
                 state.release()
         seconds = (time.perf_counter() - before) / len(turn)
-        for state, at, became in zip(turn, begins, advanced, strict=True):
-            if isinstance(became, OutOfMemoryError):
-                self._split(state, became)  # the halves are advanced in the next step
+        for state, at, outcome in zip(turn, begins, advanced, strict=True):
+            if isinstance(outcome, OutOfMemoryError):
+                self._split(state, outcome)  # the halves are advanced in the next step
             else:
-                self._note(state, at, became, seconds)
+                self._record_block(state, at, outcome, seconds)
 
-    def _note(self, state: State, at: int, diverged: list[int], seconds: float) -> None:
+    def _record_block(self, state: State, at: int, diverged: list[int], seconds: float) -> None:
         """Record a block of a batch that began at iteration ``at``, and notify the listeners."""
         for k, name in enumerate(state.problems.names):
             record = self.records[name]
@@ -264,7 +264,7 @@ class Run:
         for listener in self.listeners:
             listener.on_split(self, state, error)
         self.roster.split(state)
-        self._tell_change()
+        self._notify_change()
         if state.problems.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -285,7 +285,7 @@ class Run:
                 for name in state.problems.names:
                     self._stopping.setdefault(name, "done")
             self._end_stopped(state, batch)
-        self._tell_changes()
+        self._notify_changes()
         for listener in self.listeners:
             listener.on_evaluated(self)
 
@@ -303,7 +303,7 @@ class Run:
         Raises:
             ValueError: no active problem has this name.
         """
-        if not any(name in at_work.problems.names for at_work in self.states):
+        if not any(name in active.problems.names for active in self.states):
             raise ValueError(f"name must be the name of an active problem, got {name!r}")
         self._stopping[name] = status
         if state is not None:
@@ -322,7 +322,7 @@ class Run:
                     self.stop(name, "done")
                 self._end_stopped(state, EvaluatedBatch(state, self.scorer))
             self._have_states_changed = bool(self.roster.activate_waiting()) or self._have_states_changed
-        self._tell_changes()
+        self._notify_changes()
 
     def abort_block(self) -> None:
         """Abort the current block; for signal handlers. Interrupted batches return to their state before the block.
@@ -361,7 +361,7 @@ class Run:
             return
         ending = Ending(state, self.scorer, self.records, ends, batch)
         if any(names[k] in self._going_back for k in ends):
-            gone_back = EvaluatedBatch(state, self.scorer, self._go_back(state, batch.evaluation, ends))
+            gone_back = EvaluatedBatch(state, self.scorer, self._restore_earlier(state, batch.evaluation, ends))
             ending = Ending(state, self.scorer, self.records, ends, gone_back)
         for k, status in ends.items():
             self.records[names[k]].status = status
@@ -372,7 +372,7 @@ class Run:
         state.release()
         self._have_states_changed = True
 
-    def _go_back(self, state: State, evaluation: Evaluation, which: Iterable[int]) -> Evaluation:
+    def _restore_earlier(self, state: State, evaluation: Evaluation, which: Iterable[int]) -> Evaluation:
         """Restore problems that end in an earlier state, and return the evaluation with their rows replaced."""
         rows: dict[str, Any] = {field.name: getattr(evaluation, field.name) for field in fields(evaluation)}
         rows = {key: value.clone() for key, value in rows.items() if isinstance(value, Tensor)}
@@ -390,11 +390,11 @@ class Run:
                     of_problems[k] = getattr(then, key)[0]
         return replace(evaluation, **rows)
 
-    def _tell_changes(self) -> None:
+    def _notify_changes(self) -> None:
         if self._have_states_changed:
-            self._tell_change()
+            self._notify_change()
 
-    def _tell_change(self) -> None:
+    def _notify_change(self) -> None:
         self._have_states_changed = False
         for listener in self.listeners:
             listener.on_states_change(self)

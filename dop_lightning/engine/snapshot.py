@@ -46,26 +46,26 @@ class Snapshot:
             which: positions of the problems.
         """
         for p, (_, i) in [item for of_problem in owned for item in of_problem.items()]:
-            _put_back(p, self._copies[p], i)
+            _restore(p, self._copies[p], i)
             for optimizer, memories in zip(optimizers, self._of_optimizers, strict=True):
                 for key, value in optimizer.state.get(p, {}).items():
                     if is_stacked(value, p, i) or (i is None and isinstance(value, Tensor)):
                         before = memories.get(p, {}).get(key)
-                        _put_back(value, torch.zeros_like(value) if before is None else before, i)
+                        _restore(value, torch.zeros_like(value) if before is None else before, i)
         for name, remembered in memory.items():
             for k in which:
-                _put_back(remembered, self._memory[name], k)
+                _restore(remembered, self._memory[name], k)
 
 
 def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def _put_back(tensor: Tensor, copy: Tensor, index: int | None) -> None:
-    _fill(tensor if index is None else tensor[index], copy if index is None else copy[index])
+def _restore(tensor: Tensor, copy: Tensor, index: int | None) -> None:
+    _copy_resized(tensor if index is None else tensor[index], copy if index is None else copy[index])
 
 
-def _fill(place: Tensor, copy: Tensor) -> None:
+def _copy_resized(place: Tensor, copy: Tensor) -> None:
     """Copy into a tensor whose last dimension may have grown or shrunk since; added columns are set to 0."""
     if place.shape == copy.shape:
         place.copy_(copy)

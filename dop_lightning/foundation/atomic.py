@@ -60,13 +60,13 @@ def write_atomically(
         group.add(path, temporary, content)
     else:
         try:
-            _fill(path, temporary, content, durable)
+            _write_temporary(path, temporary, content, durable)
             with naming(path):
                 temporary.replace(path)
         except BaseException:  # clean up after KeyboardInterrupt, too
             temporary.unlink(missing_ok=True)
             raise
-    _record(path, content.getbuffer())
+    _record_checksum(path, content.getbuffer())
 
 
 def _write_streamed(path: Path, temporary: Path, write: Callable[[BinaryIO], object], durable: bool) -> None:
@@ -79,7 +79,7 @@ def _write_streamed(path: Path, temporary: Path, write: Callable[[BinaryIO], obj
         else:
             with naming(path):
                 if durable:
-                    _to_disk(temporary)
+                    _flush(temporary)
                 temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def _write_streamed(path: Path, temporary: Path, write: Callable[[BinaryIO], obj
         files[path] = str(found)
 
 
-def _to_disk(path: Path) -> None:
+def _flush(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
@@ -157,7 +157,7 @@ def recorded_checksums() -> Iterator[dict[Path, str]]:
         _RECORDED.reset(token)
 
 
-def _record(path: Path, content: memoryview | bytes) -> None:
+def _record_checksum(path: Path, content: memoryview | bytes) -> None:
     if (files := _RECORDED.get()) is not None:
         files[path] = checksum(content)
 
@@ -191,7 +191,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with naming(path):
             yield temporary
             is_folder = temporary.is_dir()
-            _sync([file for file in temporary.rglob("*") if file.is_file()] if is_folder else [temporary])
+            _sync_files([file for file in temporary.rglob("*") if file.is_file()] if is_folder else [temporary])
             if is_folder and path.is_dir():
                 shutil.rmtree(path)
             temporary.replace(path)
@@ -204,7 +204,7 @@ def replacing(path: Path) -> Iterator[Path]:
         record_file(path)
 
 
-def _fill(path: Path, temporary: Path, content: io.BytesIO, durable: bool) -> None:
+def _write_temporary(path: Path, temporary: Path, content: io.BytesIO, durable: bool) -> None:
     with naming(path), temporary.open("xb") as file:
         file.write(content.getbuffer())
         file.flush()
@@ -213,13 +213,13 @@ def _fill(path: Path, temporary: Path, content: io.BytesIO, durable: bool) -> No
 
 
 @functools.cache
-def _pool() -> ThreadPoolExecutor:
+def _writer_pool() -> ThreadPoolExecutor:
     """Return the threads that write the files of groups."""
     return ThreadPoolExecutor(WAITING, "write")
 
 
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=_writer_pool.cache_clear)
 
 
 class _Group:
@@ -229,11 +229,11 @@ class _Group:
         self._files: list[tuple[Path, Path, Future[None]]] = []
 
     def add(self, path: Path, temporary: Path, content: io.BytesIO) -> None:
-        self._files.append((path, temporary, _pool().submit(_fill, path, temporary, content, True)))
+        self._files.append((path, temporary, _writer_pool().submit(_write_temporary, path, temporary, content, True)))
 
     def add_written(self, path: Path, temporary: Path) -> None:
         """Add a temporary file that is already written, to flush it to disk."""
-        self._files.append((path, temporary, _pool().submit(_to_disk, temporary)))
+        self._files.append((path, temporary, _writer_pool().submit(_flush, temporary)))
 
     def replace(self) -> None:
         """Wait for all files, then rename them in the order in which they were added."""
@@ -297,18 +297,18 @@ def write_batch(files: Mapping[Path, bytes]) -> None:
         for path, content in files.items():
             with naming(path):
                 temporary[path].write_bytes(content)
-        _sync(list(temporary.values()))
+        _sync_files(list(temporary.values()))
         for path, written in temporary.items():
             with naming(path):
                 written.replace(path)
-            _record(path, files[path])
+            _record_checksum(path, files[path])
     except BaseException:
         for written in temporary.values():
             written.unlink(missing_ok=True)
         raise
 
 
-def _sync(files: Sequence[Path]) -> None:
+def _sync_files(files: Sequence[Path]) -> None:
     """Wait until the contents of the files are on disk."""
     syncfs = getattr(ctypes.CDLL(None), "syncfs", None) if sys.platform == "linux" else None
     one_per_device = {path.stat().st_dev: path for path in files} if syncfs else {}

@@ -37,7 +37,7 @@ def find_files(patterns: Patterns, suffixes: Sequence[str], samples: Mapping[str
         raise ValueError("files must have at least one entry, got none")
     found: dict[Path, Path] = {}
     for entry in entries:
-        for path in _find(entry, suffixes, samples or {}):
+        for path in _find_entry(entry, suffixes, samples or {}):
             # `a.png` and `*.png` together match a.png twice, but names of problems are unique in a run.
             found.setdefault(path.absolute(), path)
     return list(found.values())
@@ -52,7 +52,7 @@ def existing_file(path: str | Path) -> Path:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file{_alike(path)}")
+        raise FileNotFoundError(f"{path}: no such file{_suggest_similar(path)}")
     if not path.is_file():
         raise ValueError(f"{path}: must be a file, got {'a folder' if path.is_dir() else 'something else'}")
     if path.stat().st_size == 0:
@@ -60,7 +60,7 @@ def existing_file(path: str | Path) -> Path:
     return path
 
 
-def _find(entry: str | Path, suffixes: Sequence[str], samples: Mapping[str, Path]) -> list[Path]:
+def _find_entry(entry: str | Path, suffixes: Sequence[str], samples: Mapping[str, Path]) -> list[Path]:
     text = str(entry)
     path = user_path(text)
     wanted = ", ".join(suffixes)
@@ -69,7 +69,7 @@ def _find(entry: str | Path, suffixes: Sequence[str], samples: Mapping[str, Path
         raise ValueError(f"{text!r} is not a file name; pass a file, a folder, a pattern such as *{suffixes[0]}{hint}")
     is_store = path.suffix.lower() in FOLDERS and path.suffix.lower() in suffixes
     if path.is_dir() and not is_store:
-        found = _matching([path / name for name in os.listdir(path) if not name.startswith(".")], suffixes)  # noqa: PTH208
+        found = _sorted_files([path / name for name in os.listdir(path) if not name.startswith(".")], suffixes)  # noqa: PTH208
         if not found:
             raise ValueError(f"{text}: the folder contains no file with suffix {wanted}{hint}")
         return found
@@ -79,17 +79,17 @@ def _find(entry: str | Path, suffixes: Sequence[str], samples: Mapping[str, Path
         return [samples[text]]
     if glob.has_magic(text):
         # Unlike Path.glob, glob.glob supports absolute patterns and skips hidden files.
-        found = _matching([Path(name) for name in glob.glob(str(path), recursive=True)], suffixes)  # noqa: PTH207
+        found = _sorted_files([Path(name) for name in glob.glob(str(path), recursive=True)], suffixes)  # noqa: PTH207
         if not found:
             raise ValueError(f"{text}: the pattern matches no file with suffix {wanted}{hint}")
         return found
     raise ValueError(
         f"{text}: no such file or folder; pass a file, a folder, a pattern such as *{suffixes[0]}{hint}"
-        f"{_alike(path) or did_you_mean(text, samples, quote=False)}"
+        f"{_suggest_similar(path) or did_you_mean(text, samples, quote=False)}"
     )
 
 
-def _alike(path: Path) -> str:
+def _suggest_similar(path: Path) -> str:
     """Return the end of a message that suggests a file in the same folder with a similar name, if any."""
     try:
         names = [other.name for other in itertools.islice(path.parent.iterdir(), MAX_COMPARED)]
@@ -99,7 +99,7 @@ def _alike(path: Path) -> str:
     return f"; did you mean {path.with_name(close)}?" if close else ""
 
 
-def _matching(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
+def _sorted_files(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
     files = [path for path in paths if path.name.lower().endswith(tuple(suffixes)) and path.is_file()]
     # Sort by name ignoring case, then by case, for the same order on every system.
     return sorted(files, key=lambda path: (str(path).lower(), str(path)))

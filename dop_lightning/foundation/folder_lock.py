@@ -85,7 +85,7 @@ class FolderLock:
             state = self.folder.stat()
             inode = (state.st_dev, state.st_ino)
             if fcntl is None or self._inode == inode:
-                self._set(inode)
+                self._register(inode)
                 return True
             if inode in _HELD:
                 descriptor, count = _HELD[inode]
@@ -103,13 +103,13 @@ class FolderLock:
                         return False
                     if error.errno not in NO_LOCKS:
                         raise
-                    self._set(inode)
+                    self._register(inode)
                     return True
             _HELD[inode] = descriptor, count + 1
-            self._set(inode)
+            self._register(inode)
         return True
 
-    def _set(self, inode: tuple[int, int]) -> None:
+    def _register(self, inode: tuple[int, int]) -> None:
         self._inode = inode
         for lock in [lock for lock in _ACQUIRED if lock.path == self.path]:  # from a failed launch
             _ACQUIRED.discard(lock)

@@ -66,7 +66,7 @@ def gives_all_away() -> bool:
 
 def given_processes() -> int | None:
     """Return the number of processes of the run, if Ray starts them."""
-    return _number(PROCESSES) if PROCESSES in os.environ else None
+    return _read_number(PROCESSES) if PROCESSES in os.environ else None
 
 
 def completion_index() -> int | None:
@@ -75,7 +75,7 @@ def completion_index() -> int | None:
     Raises:
         ValueError: ``JOB_COMPLETION_INDEX`` is not a whole number ≥ 0.
     """
-    return _number(COMPLETION_INDEX, least=0) if COMPLETION_INDEX in os.environ else None
+    return _read_number(COMPLETION_INDEX, least=0) if COMPLETION_INDEX in os.environ else None
 
 
 def is_child() -> bool:
@@ -85,7 +85,7 @@ def is_child() -> bool:
 
 def is_orphan() -> bool:
     """Return whether the process of the run that started this one has ended."""
-    return is_child() and os.getppid() != _number(CHILD)
+    return is_child() and os.getppid() != _read_number(CHILD)
 
 
 def outer_ranks() -> tuple[int, int] | None:
@@ -98,14 +98,14 @@ def outer_ranks() -> tuple[int, int] | None:
     """
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env and {"WORLD_SIZE", "LOCAL_WORLD_SIZE"} <= env.keys():
-        return _grid(_number("WORLD_SIZE"), _number("LOCAL_WORLD_SIZE"))
+        return _ranks_and_nodes(_read_number("WORLD_SIZE"), _read_number("LOCAL_WORLD_SIZE"))
     if "SLURM_PROCID" in env and env.get("SLURM_NTASKS", "1") != "1":
-        tasks, nodes = _number("SLURM_NTASKS"), _number("SLURM_NNODES", "1")
-        return _grid(tasks, -(-tasks // nodes))
+        tasks, nodes = _read_number("SLURM_NTASKS"), _read_number("SLURM_NNODES", "1")
+        return _ranks_and_nodes(tasks, -(-tasks // nodes))
     return None
 
 
-def _number(name: str, default: str = "", least: int = 1) -> int:
+def _read_number(name: str, default: str = "", least: int = 1) -> int:
     given = os.environ.get(name, default)
     if not _is_number(given) or int(given) < least:
         raise ValueError(f"the environment variable {name} must be a whole number of at least {least}, got {given!r}")
@@ -116,7 +116,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def _grid(world: int, local: int) -> tuple[int, int]:
+def _ranks_and_nodes(world: int, local: int) -> tuple[int, int]:
     if world % local:
         raise ValueError(f"every node must have the same number of processes, got {world} in all, {local} on a node")
     return local, world // local
@@ -173,6 +173,8 @@ def outer_place() -> Place | None:
         return None
     local, nodes = grid
     by_torchrun = "TORCHELASTIC_RUN_ID" in env
-    rank = _number("RANK" if by_torchrun else "SLURM_PROCID", least=0)
-    local_rank = _number("LOCAL_RANK" if by_torchrun else "SLURM_LOCALID", "" if by_torchrun else str(rank % local), 0)
+    rank = _read_number("RANK" if by_torchrun else "SLURM_PROCID", least=0)
+    local_rank = _read_number(
+        "LOCAL_RANK" if by_torchrun else "SLURM_LOCALID", "" if by_torchrun else str(rank % local), 0
+    )
     return Place(rank, local * nodes, local_rank, local)

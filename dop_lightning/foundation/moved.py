@@ -202,7 +202,7 @@ def new_name(old: str) -> str | None:
     return MODULES[head] + tail
 
 
-def _place_of(module: str, name: str) -> str | None:
+def _entry_of(module: str, name: str) -> str | None:
     """Return the entry of an old name in :data:`NAMES`, or that of a name that changed in its module."""
     if (place := NAMES.get(module, {}).get(name)) is not None:
         return place
@@ -220,13 +220,13 @@ def new_class_path(path: str) -> str:
     'dop_lightning.problems.noise.GrossOutliers'
     """
     module, _, name = path.removeprefix(f"{PACKAGE}.").rpartition(".")
-    place = _place_of(module, name) or new_name(module)
+    place = _entry_of(module, name) or new_name(module)
     if place is None or not path.startswith(f"{PACKAGE}."):
         return path
-    return ".".join(_new_place(place, name))
+    return ".".join(_current_place(place, name))
 
 
-def _new_place(place: str, name: str) -> tuple[str, str]:
+def _current_place(place: str, name: str) -> tuple[str, str]:
     """Return the current module and name for an entry of :data:`NAMES`."""
     module, _, renamed = place.partition(":")
     return f"{PACKAGE}.{module}".rstrip("."), renamed or name
@@ -245,12 +245,12 @@ def moved_name(module: str, name: str) -> object:
     Raises:
         AttributeError: the module did not have this name.
     """
-    place = _place_of(module.removeprefix(f"{PACKAGE}."), name)
+    place = _entry_of(module.removeprefix(f"{PACKAGE}."), name)
     if place is None:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     from importlib import import_module
 
-    new, new_name = _new_place(place, name)
+    new, new_name = _current_place(place, name)
     _warn(f"{module}.{name}", f"{new}.{new_name}")
     found = getattr(import_module(new), new_name)
     setattr(sys.modules[module], name, found)  # warn once
@@ -301,7 +301,7 @@ class _Alias(Loader):
             _warn(module.__name__, f"{PACKAGE}.{self.new}")
         found = import_module(f"{PACKAGE}.{self.new}")
         if self.old in NAMES:
-            found.__dict__.setdefault("__getattr__", _names_of(module.__name__))
+            found.__dict__.setdefault("__getattr__", _name_lookup(module.__name__))
         sys.modules[module.__name__] = found
 
 
@@ -311,7 +311,7 @@ class _WithOldNames(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         """Load the module."""
         super().exec_module(module)
-        module.__dict__.setdefault("__getattr__", _names_of(module.__name__))
+        module.__dict__.setdefault("__getattr__", _name_lookup(module.__name__))
 
 
 class _Scattered(Loader):
@@ -323,11 +323,11 @@ class _Scattered(Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Add a ``__getattr__`` that looks up old names."""
         module.__doc__ = f"Old names, to be removed in version {REMOVAL}."
-        module.__dict__["__getattr__"] = _names_of(module.__name__)
+        module.__dict__["__getattr__"] = _name_lookup(module.__name__)
         module.__dict__["__all__"] = sorted(NAMES[module.__name__.removeprefix(f"{PACKAGE}.")])
 
 
-def _names_of(module: str) -> "Callable[[str], object]":
+def _name_lookup(module: str) -> "Callable[[str], object]":
     return lambda name: moved_name(module, name)
 
 

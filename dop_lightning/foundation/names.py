@@ -34,17 +34,17 @@ def safe_name(text: str) -> str:
     """
     plain = unicodedata.normalize("NFKC", text)  # one spelling of each letter, on every system
     kept = [c if c in "._-" or unicodedata.category(c)[0] in "LMN" else " " for c in plain]  # letters, marks, digits
-    name = _trimmed(re.sub(r" +", "_", "".join(kept)).lstrip("._-"), LONGEST)
+    name = _trim(re.sub(r" +", "_", "".join(kept)).lstrip("._-"), LONGEST)
     if not name:
         return "problem"
     if name.lower() in _RESERVED:
         return f"{name}_"
     if device := _DEVICES.match(name):
-        return f"{device[0]}_{_trimmed(name[device.end() :], LONGEST - len(device[0]) - 1)}"
+        return f"{device[0]}_{_trim(name[device.end() :], LONGEST - len(device[0]) - 1)}"
     return text if name == text else name  # the same object, since thousands of names are kept
 
 
-def _trimmed(name: str, longest: int) -> str:
+def _trim(name: str, longest: int) -> str:
     """Cut a name to at most ``longest`` bytes, and strip trailing punctuation."""
     return name.encode()[:longest].decode(errors="ignore").rstrip("._-")
 

@@ -24,12 +24,12 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     'SkipUNet'
     >>> nearest("xyzzy", ["tau", "steps"])
     """
-    plain, others = _plain(word), list(dict.fromkeys(words))
-    distances = [(_distance(plain, _plain(other)), place) for place, other in enumerate(others)]
-    close = [(far, place) for far, place in distances if far <= _most_wrong(plain, _plain(others[place]))]
+    plain, others = _normalise(word), list(dict.fromkeys(words))
+    distances = [(_distance(plain, _normalise(other)), place) for place, other in enumerate(others)]
+    close = [(far, place) for far, place in distances if far <= _max_distance(plain, _normalise(others[place]))]
     if close:
         return others[min(close)[1]]
-    longer = [other for other in others if len(plain) >= 4 and plain in _parts(other)]
+    longer = [other for other in others if len(plain) >= 4 and plain in _affixes(other)]
     shortest = [other for other in longer if len(other) == min(map(len, longer))]
     return shortest[0] if len(shortest) == 1 else None
 
@@ -53,20 +53,20 @@ def did_you_mean(word: object, words: Iterable[str], quote: bool = True) -> str:
     return f"; did you mean {meant!r}?" if quote else f"; did you mean {meant}?"
 
 
-def _most_wrong(one: str, two: str) -> int:
+def _max_distance(one: str, two: str) -> int:
     """Return the largest distance of two similar words. Words of two swapped letters are also similar."""
     same = len(min(one, two, key=len)) == 2 and set(one) == set(two)
     return 1 if same else min(len(one), len(two)) // 3
 
 
-def _plain(word: str) -> str:
+def _normalise(word: str) -> str:
     return re.sub(r"[-_\s]", "", word).casefold()
 
 
-def _parts(word: str) -> set[str]:
+def _affixes(word: str) -> set[str]:
     """Return all prefixes and suffixes of a name at word boundaries (``max_steps``, ``HadamardCorruption``)."""
     parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W_A-Z]+", word)
-    return {_plain("".join(some)) for i in range(len(parts)) for some in (parts[:i], parts[i:])}
+    return {_normalise("".join(some)) for i in range(len(parts)) for some in (parts[:i], parts[i:])}
 
 
 def _distance(one: str, two: str) -> int:

@@ -52,12 +52,12 @@ class Meeting:
     def __init__(self, folder: Path, place: Place) -> None:
         self.folder, self.place = folder, place
         folder.mkdir(parents=True, exist_ok=True)
-        self.name = os.environ.get(MEETING_VARIABLE) or self._meet()
+        self.name = os.environ.get(MEETING_VARIABLE) or self._agree_on_name()
 
-    def _file(self, what: str) -> Path:
+    def _path(self, what: str) -> Path:
         return self.folder / f"{PREFIX}{what}"
 
-    def _meet(self) -> str:
+    def _agree_on_name(self) -> str:
         """Agree on a name, ignoring files of earlier launches.
 
         Each process writes a random token. Rank 0 answers with a name and all tokens that it has seen, until all
@@ -65,44 +65,44 @@ class Meeting:
         """
         own, end = secrets.token_hex(16), time.monotonic() + JOIN_TIMEOUT
         if self.place.rank > 0:
-            return self._ask(own, end)
+            return self._request_name(own, end)
         for old in self.folder.glob(f"{PREFIX}*"):
             if not old.name.startswith(f"{PREFIX}hello-"):
                 old.unlink(missing_ok=True)
         seen: dict[str, str] = {}
-        while len(self._came(own)) < self.place.size - 1:
+        while len(self._arrivals(own)) < self.place.size - 1:
             tokens = {str(rank): token for rank in range(1, self.place.size) if (token := self._token(rank))}
             if tokens != seen:
-                atomic_json(self._file("answer.json"), {"name": own, "tokens": tokens})
+                atomic_json(self._path("answer.json"), {"name": own, "tokens": tokens})
                 seen = tokens
             self._wait(end)
-        self._file("answer.json").unlink(missing_ok=True)
-        for came in self._came(own):
-            came.unlink(missing_ok=True)
+        self._path("answer.json").unlink(missing_ok=True)
+        for arrival in self._arrivals(own):
+            arrival.unlink(missing_ok=True)
         return own
 
-    def _ask(self, own: str, end: float) -> str:
-        hello = self._file(f"hello-{self.place.rank}")
+    def _request_name(self, own: str, end: float) -> str:
+        hello = self._path(f"hello-{self.place.rank}")
         hello.write_text(own, encoding="ascii")
         while True:
             try:
-                answer = json.loads(self._file("answer.json").read_text(encoding="utf-8"))
+                answer = json.loads(self._path("answer.json").read_text(encoding="utf-8"))
                 if answer["tokens"].get(str(self.place.rank)) == own:
                     break
             except (OSError, ValueError):  # not written yet, or left by an earlier launch and removed
                 pass
             self._wait(end)
         hello.unlink(missing_ok=True)
-        self._file(f"came-{answer['name']}-{self.place.rank}").touch()
+        self._path(f"came-{answer['name']}-{self.place.rank}").touch()
         return str(answer["name"])
 
     def _token(self, rank: int) -> str:
         try:
-            return self._file(f"hello-{rank}").read_text(encoding="ascii")
+            return self._path(f"hello-{rank}").read_text(encoding="ascii")
         except (OSError, ValueError):
             return ""
 
-    def _came(self, name: str) -> list[Path]:
+    def _arrivals(self, name: str) -> list[Path]:
         return [file for file in self.folder.iterdir() if file.name.startswith(f"{PREFIX}came-{name}-")]
 
     def _wait(self, end: float) -> None:
@@ -118,12 +118,12 @@ class Meeting:
     @property
     def store(self) -> Path:
         """File of the ``FileStore`` of ``torch.distributed``."""
-        return self._file(f"store-{self.name}")
+        return self._path(f"store-{self.name}")
 
     @property
     def failure(self) -> Path:
         """File with the reason why this launch failed, if it did."""
-        return self._file(f"failure-{self.name}")
+        return self._path(f"failure-{self.name}")
 
     def record_failure(self, text: str) -> bool:
         """Write why this launch failed, unless another process has already.

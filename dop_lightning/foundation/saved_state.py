@@ -24,11 +24,11 @@ def state_checksum(state: Any) -> str:
         TypeError: the state contains an object of another type.
     """
     whole = Checksum()
-    _add(whole, state)
+    _update_checksum(whole, state)
     return str(whole)
 
 
-def _add(whole: Checksum, value: Any) -> None:
+def _update_checksum(whole: Checksum, value: Any) -> None:
     if isinstance(value, torch.Tensor):
         tensor = value.detach().cpu().contiguous()
         whole.add(f"tensor {tensor.dtype} {tuple(tensor.shape)};".encode())
@@ -45,12 +45,12 @@ def _add(whole: Checksum, value: Any) -> None:
     elif isinstance(value, Mapping):
         whole.add(f"map {len(value)};".encode())
         for key, each in value.items():
-            _add(whole, key)
-            _add(whole, each)
+            _update_checksum(whole, key)
+            _update_checksum(whole, each)
     elif isinstance(value, list | tuple):
         whole.add(f"list {len(value)};".encode())
         for each in value:
-            _add(whole, each)
+            _update_checksum(whole, each)
     else:
         raise TypeError(f"a state must consist of tensors and plain values, got {type(value).__name__}")
 

@@ -33,15 +33,15 @@ def require_arguments(name: str, function: Callable[..., Any], arguments: Sequen
     if not callable(function):
         raise ValueError(f"{name} must be a function of ({', '.join(arguments)}), got {function!r}")
     target = _target(function)
-    if _takes(target, arguments, ()):
+    if _accepts(target, arguments, ()):
         return
-    bare: Any = _bare(target)
+    bare: Any = _unwrap(target)
     if inspect.isclass(bare):
         wanted = ", ".join(["self", *arguments])
         made = _qualified_name(bare)
-        raise ValueError(f"{name}: {made}.__init__ must take ({wanted}), got {_described(bare.__init__)}")
+        raise ValueError(f"{name}: {made}.__init__ must take ({wanted}), got {_describe(bare.__init__)}")
     returns = f" that returns {what}" if what else ""
-    raise ValueError(f"{name} must be a function of ({', '.join(arguments)}){returns}, got {_described(target)}")
+    raise ValueError(f"{name} must be a function of ({', '.join(arguments)}){returns}, got {_describe(target)}")
 
 
 def require_part(name: str, part: object, base: type) -> None:
@@ -59,7 +59,7 @@ def require_part(name: str, part: object, base: type) -> None:
     if not isinstance(part, base):
         raise ValueError(f"{name} must be {_with_article(base.__name__)}, got {part!r}")
     cls: Any = type(part)
-    problem = _wrong_method(cls, base)
+    problem = _describe_wrong_method(cls, base)
     if problem:
         raise ValueError(problem)
 
@@ -96,11 +96,13 @@ def require_result(result: T, kind: type, function: Callable[..., Any]) -> T:
         return result
     got = "None" if result is None else _with_article(type(result).__name__)
     target = _target(function)
-    raise ValueError(f"{_qualified_name(target)} must return {_with_article(kind.__name__)}, got {got}{_place(target)}")
+    raise ValueError(
+        f"{_qualified_name(target)} must return {_with_article(kind.__name__)}, got {got}{_location(target)}"
+    )
 
 
 @functools.cache
-def _wrong_method(cls: Any, base: Any) -> str:
+def _describe_wrong_method(cls: Any, base: Any) -> str:
     """Return a description of the first wrong method of a subclass, or an empty string if all are correct."""
     packages = {ROOT, base.__module__.partition(".")[0]}
     for name in (name for name in dir(base) if not name.startswith("_")):
@@ -109,19 +111,19 @@ def _wrong_method(cls: Any, base: Any) -> str:
             continue
         if isinstance(expected, property | functools.cached_property):
             if inspect.isfunction(own):
-                return f"{_qualified_name(own)} must be a property, add @property{_place(own)}"
+                return f"{_qualified_name(own)} must be a property, add @property{_location(own)}"
             continue
         if not inspect.isfunction(expected):
             continue
         if isinstance(own, property):
-            return f"{cls.__module__}.{cls.__qualname__}.{name} must be a method, got a property{_place(own.fget)}"
+            return f"{cls.__module__}.{cls.__qualname__}.{name} must be a method, got a property{_location(own.fget)}"
         arguments = list(inspect.signature(expected).parameters.values())[1:]
         positional = [p.name for p in arguments if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         keywords = [p.name for p in arguments if p.kind == p.KEYWORD_ONLY]
         method = own.__func__ if isinstance(own, staticmethod | classmethod) else own
         bound = [] if isinstance(own, staticmethod) else ["self"]
-        if inspect.isfunction(method) and not _takes(method, [*bound, *positional], keywords):
-            return f"{_qualified_name(method)} must take {_untyped(expected)}, got {_described(method)}"
+        if inspect.isfunction(method) and not _accepts(method, [*bound, *positional], keywords):
+            return f"{_qualified_name(method)} must take {_format_arguments(expected)}, got {_describe(method)}"
     return ""
 
 
@@ -129,7 +131,7 @@ def _owner(base: type, name: str) -> type:
     return next(owner for owner in base.__mro__ if name in vars(owner))
 
 
-def _takes(function: Callable[..., Any], positional: Iterable[object], keywords: Iterable[str]) -> bool:
+def _accepts(function: Callable[..., Any], positional: Iterable[object], keywords: Iterable[str]) -> bool:
     try:
         signature = _signature(function)
     except ValueError:  # a built-in function without a signature
@@ -157,34 +159,34 @@ def _target(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _bare(function: Any) -> Any:
+def _unwrap(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.unwrap(function) if inspect.isfunction(function) else function
 
 
 def _qualified_name(function: Any) -> str:
-    bare = _bare(function)
+    bare = _unwrap(function)
     name = getattr(bare, "__qualname__", type(bare).__qualname__).replace("<locals>.", "")
     module = getattr(bare, "__module__", None) or type(bare).__module__
     return name if module in ("__main__", "builtins") or "<lambda>" in name else f"{module}.{name}"
 
 
-def _described(function: Any) -> str:
+def _describe(function: Any) -> str:
     """Return the name of a function, its arguments without types, its file and line."""
-    bare = _bare(function)
-    return f"{_qualified_name(bare).rpartition('.')[2]}{_untyped(bare)}{_place(bare)}"
+    bare = _unwrap(function)
+    return f"{_qualified_name(bare).rpartition('.')[2]}{_format_arguments(bare)}{_location(bare)}"
 
 
-def _untyped(function: Any) -> str:
+def _format_arguments(function: Any) -> str:
     """Return the arguments of a function in parentheses, without types."""
     signature = _signature(function)
     plain = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
     return str(inspect.Signature(plain))
 
 
-def _place(function: Any) -> str:
-    bare = _bare(function)
+def _location(function: Any) -> str:
+    bare = _unwrap(function)
     code = getattr(getattr(bare, "__init__", None) if isinstance(bare, type) else bare, "__code__", None)
     return f" in {code.co_filename}, line {code.co_firstlineno}" if code else ""
 

@@ -26,13 +26,13 @@ def set_threads_here(count: int) -> None:
     before = torch.get_num_threads()  # the first call in a new thread takes the default of the process
     if count == before:
         return
-    for set_number in _setters():
+    for set_number in _thread_setters():
         set_number(count)
     if torch.get_num_threads() == count:
         return
-    of_process = _of_new_threads()
+    of_process = _default_threads()
     torch.set_num_threads(count)
-    _in_new_thread(lambda: torch.set_num_threads(of_process))
+    _run_in_new_thread(lambda: torch.set_num_threads(of_process))
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def threads_here(count: int) -> Iterator[None]:
 
 
 @functools.cache
-def _setters() -> tuple[Callable[[int], object], ...]:
+def _thread_setters() -> tuple[Callable[[int], object], ...]:
     """Return the setters of the OpenMP and MKL libraries that PyTorch has loaded; empty if they cannot be found."""
     try:
         process = ctypes.CDLL(None)
@@ -59,16 +59,16 @@ def _setters() -> tuple[Callable[[int], object], ...]:
         return ()
     # Before the first call of torch.set_num_threads, new threads take the number of OpenMP and MKL, which is about to
     # change. This call fixes the number that they would have had.
-    number = _of_new_threads()
-    _in_new_thread(lambda: torch.set_num_threads(number))
+    number = _default_threads()
+    _run_in_new_thread(lambda: torch.set_num_threads(number))
     return tuple(found)
 
 
-def _of_new_threads() -> int:
+def _default_threads() -> int:
     """Return the number of threads of a thread that starts now."""
-    return _in_new_thread(torch.get_num_threads)
+    return _run_in_new_thread(torch.get_num_threads)
 
 
-def _in_new_thread(work: Callable[[], T]) -> T:
+def _run_in_new_thread(work: Callable[[], T]) -> T:
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(work).result()

@@ -37,7 +37,7 @@ def choose_threads(recorded: int | None = None, is_resumed: bool = False) -> Thr
         return ThreadChoice(requested)
     usable = usable_cores()
     if recorded is not None:
-        return _keep(recorded, usable)
+        return _keep_recorded(recorded, usable)
     if usable == 1 or is_resumed:
         return ThreadChoice(usable)
     return avoid_busy_cores(usable, measure_idle_cores(usable - 1 + MIN_IDLE_FRACTION))
@@ -54,23 +54,24 @@ def avoid_busy_cores(usable: int, idle: float) -> ThreadChoice:
         return ThreadChoice(threads)
     return ThreadChoice(
         threads,
-        f"Using {_count(threads)} on {usable} cores, because other processes leave {min(idle, usable):.1f} idle; set "
-        "OMP_NUM_THREADS to override",
+        f"Using {_format_threads(threads)} on {usable} cores, because other processes leave {min(idle, usable):.1f} "
+        "idle; set OMP_NUM_THREADS to override",
     )
 
 
-def _keep(recorded: int, usable: int) -> ThreadChoice:
+def _keep_recorded(recorded: int, usable: int) -> ThreadChoice:
     if recorded > usable:
         return ThreadChoice(
             usable,
-            f"Using {_count(usable)}, one per core; the run was started with {recorded}, so results may differ by "
-            "rounding",
+            f"Using {_format_threads(usable)}, one per core; the run was started with {recorded}, so results may "
+            "differ by rounding",
         )
     if recorded == usable:
         return ThreadChoice(usable)
-    reason = f"Using {_count(recorded)} on {usable} cores, as at the start of the run, so that results do not change"
+    used = f"Using {_format_threads(recorded)} on {usable} cores"
+    reason = f"{used}, as at the start of the run, so that results do not change"
     return ThreadChoice(recorded, f"{reason}; set OMP_NUM_THREADS to override")
 
 
-def _count(threads: int) -> str:
+def _format_threads(threads: int) -> str:
     return f"{threads} thread{'s' if threads > 1 else ''}"

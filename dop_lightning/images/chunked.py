@@ -96,8 +96,8 @@ def recover_chunks(
         if other is not None and tuple(other.shape) != layout.shape:
             raise ValueError(f"{name} must have the shape of the image, {layout.shape}, got {tuple(other.shape)}")
     if kind_of(given) == "dask":
-        return _by_dask(given, layout, seed, limits, recover, arrays)
-    return _by_zarr(given, layout, seed, limits, recover, arrays)
+        return _recover_dask(given, layout, seed, limits, recover, arrays)
+    return _recover_zarr(given, layout, seed, limits, recover, arrays)
 
 
 def blocks(layout: Layout, chunks: tuple[tuple[int, ...], ...]) -> Iterator[Block]:
@@ -115,7 +115,7 @@ def blocks(layout: Layout, chunks: tuple[tuple[int, ...], ...]) -> Iterator[Bloc
         yield Block(number, tuple(core), tuple(around), tuple(inner))
 
 
-def _one(
+def _recover_chunk(
     values: Any, masks: dict[str, Any], block: Block, layout: Layout, seed: int, limits: Any, recover: Recover
 ) -> dict[str, np.ndarray]:
     """Recover a chunk."""
@@ -131,12 +131,12 @@ def _one(
     return {name: np.ascontiguousarray(array[block.inner]) for name, array in arrays.items()}
 
 
-def _types(dtype: np.dtype) -> dict[str, np.dtype]:
+def _field_types(dtype: np.dtype) -> dict[str, np.dtype]:
     real = np.result_type(dtype, np.float32)
     return dict(zip(FIELDS, (dtype, real, np.dtype(np.float32), np.dtype(bool)), strict=True))
 
 
-def _range(values: Any, layout: Layout) -> tuple[float, float] | None:
+def _chunk_range(values: Any, layout: Layout) -> tuple[float, float] | None:
     """Estimate the range of the values of a chunk; ``None`` if nothing was observed."""
     array = np.asarray(values)
     own = layout_of(array.shape, layout.channels)
@@ -146,16 +146,16 @@ def _range(values: Any, layout: Layout) -> tuple[float, float] | None:
         observed = raster.observed()
         if observed is None or observed.any():
             known.append(value_range(raster))
-    return _common(known)
+    return _enclosing_range(known)
 
 
-def _common(ranges: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+def _enclosing_range(ranges: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
     """Return the smallest range that contains all ranges; ``None`` if there are none."""
     known = [each for each in ranges if each is not None]
     return (min(low for low, _ in known), max(high for _, high in known)) if known else None
 
 
-def _unit(limits: tuple[float, float] | None) -> tuple[float, float] | None:
+def _unit_range(limits: tuple[float, float] | None) -> tuple[float, float] | None:
     """Return the range of the array if it is 0 to 1; other ranges are estimated separately for each chunk."""
     return limits if limits == (0.0, 1.0) else None
 
@@ -165,7 +165,7 @@ def _needs_range(dtype: np.dtype) -> bool:
     return dtype.kind == "f"
 
 
-def _by_dask(
+def _recover_dask(
     given: Any, layout: Layout, seed: int, limits: Any, recover: Recover, masks: dict[str, Any]
 ) -> ChunkedRecovery:
     import dask
@@ -174,20 +174,20 @@ def _by_dask(
     chunked = given if layout.channels is None else given.rechunk({layout.channels: -1})
     found = list(blocks(layout, chunked.chunks))
     if limits is None and _needs_range(given.dtype):
-        asked = [dask.delayed(_range)(chunked[block.core], layout) for block in found]
-        limits = dask.delayed(_unit)(dask.delayed(_common)(asked))
-    types = _types(given.dtype)
+        ranges = [dask.delayed(_chunk_range)(chunked[block.core], layout) for block in found]
+        limits = dask.delayed(_unit_range)(dask.delayed(_enclosing_range)(ranges))
+    types = _field_types(given.dtype)
     parts: dict[str, np.ndarray] = {name: np.empty(chunked.numblocks, dtype=object) for name in FIELDS}
     for block in found:
         around = {name: None if mask is None else mask[block.around] for name, mask in masks.items()}
-        done = dask.delayed(_one)(chunked[block.around], around, block, layout, seed, limits, recover)
+        done = dask.delayed(_recover_chunk)(chunked[block.around], around, block, layout, seed, limits, recover)
         shape = tuple(part.stop - part.start for part in block.core)
         for name in FIELDS:
             parts[name][block.number] = da.from_delayed(done[name], shape=shape, dtype=types[name])
     return ChunkedRecovery(**{name: da.block(parts[name].tolist()) for name in FIELDS})
 
 
-def _by_zarr(
+def _recover_zarr(
     given: Any, layout: Layout, seed: int, limits: Any, recover: Recover, masks: dict[str, Any]
 ) -> ChunkedRecovery:
     import zarr
@@ -200,14 +200,16 @@ def _by_zarr(
         for step, length in zip(chunks, layout.shape, strict=True)
     )
     if limits is None and _needs_range(given.dtype):
-        limits = _unit(_common([_range(given[block.core], layout) for block in blocks(layout, lengths)]))
+        limits = _unit_range(
+            _enclosing_range([_chunk_range(given[block.core], layout) for block in blocks(layout, lengths)])
+        )
     made = {
         name: zarr.create_array(store={}, shape=layout.shape, chunks=given.chunks, dtype=dtype)
-        for name, dtype in _types(given.dtype).items()
+        for name, dtype in _field_types(given.dtype).items()
     }
     made["image"].attrs.update(given.attrs.asdict())
     for block in blocks(layout, lengths):
         around = {name: None if mask is None else mask[block.around] for name, mask in masks.items()}
-        for name, array in _one(given[block.around], around, block, layout, seed, limits, recover).items():
+        for name, array in _recover_chunk(given[block.around], around, block, layout, seed, limits, recover).items():
             made[name][block.core] = array
     return ChunkedRecovery(**made)

@@ -60,14 +60,16 @@ def opened(given: Any, channel_axis: Axis | str) -> Opened:
         ValueError: the array has no such dimension.
     """
     if is_xarray(given):
-        return _opened_xarray(given, channel_axis)
+        return _open_xarray(given, channel_axis)
     if isinstance(channel_axis, str) and channel_axis != "auto":
         raise ValueError(
             f"channel_axis must be 'auto', None or an axis, got {channel_axis!r}; names are for xarray.DataArray"
         )
     axis: Axis = channel_axis  # type: ignore[assignment]
     if isinstance(given, np.ma.MaskedArray):
-        return Opened(given.data, axis, np.ma.getmaskarray(given), lambda result: _with(result, _masked(given)))
+        return Opened(
+            given.data, axis, np.ma.getmaskarray(given), lambda result: _apply_wrappers(result, _mask_wrappers(given))
+        )
     return Opened(given, axis, None, lambda result: result)
 
 
@@ -80,18 +82,18 @@ def bare(given: Any) -> Any:
     return given
 
 
-def _masked(given: np.ma.MaskedArray) -> dict[str, Callable[[Any], Any]]:
+def _mask_wrappers(given: np.ma.MaskedArray) -> dict[str, Callable[[Any], Any]]:
     """Return wrappers that make the image a masked array without masked entries."""
     return {"image": lambda values: np.ma.array(values, mask=False, fill_value=given.fill_value)}
 
 
-def _with(result: Result, wrappers: dict[str, Callable[[Any], Any]]) -> Result:
+def _apply_wrappers(result: Result, wrappers: dict[str, Callable[[Any], Any]]) -> Result:
     """Replace fields of a result by their wrapped values."""
     fields = {name: getattr(result, name) for name in wrappers}
     return replace(result, **{name: wrappers[name](value) for name, value in fields.items() if value is not None})
 
 
-def _opened_xarray(given: Any, channel_axis: Axis | str) -> Opened:
+def _open_xarray(given: Any, channel_axis: Axis | str) -> Opened:
     dims = [str(dim) for dim in given.dims]
     if given.ndim < 2:
         raise ValueError(f"image must have at least two dimensions, got {', '.join(dims) or 'none'}")
@@ -105,7 +107,7 @@ def _opened_xarray(given: Any, channel_axis: Axis | str) -> Opened:
         channels = named[0] if len(named) == 1 and given.ndim > 2 else None
     elif channel_axis is not None:
         channels = layout_of(given.shape, channel_axis).channels  # type: ignore[arg-type]
-    order = _order(dims, channels)
+    order = _axis_order(dims, channels)
     turned = given.transpose(*(given.dims[k] for k in order))
 
     def close(result: Any) -> Any:
@@ -118,14 +120,14 @@ def _opened_xarray(given: Any, channel_axis: Axis | str) -> Opened:
             return made
 
         wrappers = {"image": labelled, "corruption": labelled, "mask": without_units}
-        return _with(result, {**wrappers, "corruption_probability": without_units})
+        return _apply_wrappers(result, {**wrappers, "corruption_probability": without_units})
 
     axis = None if channels is None else order.index(channels)
     values = turned.data if hasattr(turned.data, "dask") else turned.values
     return Opened(values, axis, None, close)
 
 
-def _order(dims: list[str], channels: int | None) -> list[int]:
+def _axis_order(dims: list[str], channels: int | None) -> list[int]:
     """Return the axes in the order stack, rows, columns, channels."""
     others = [k for k in range(len(dims)) if k != channels]
     rows = [k for k in others if dims[k].lower() in ROW_NAMES]

@@ -92,8 +92,8 @@ def run_memory(
             kept += len(grid.places) * 9 * c * math.prod(grid.tile) + c * h * w * BYTES_OF_FILTER["whole"]
         at_once = min(threads, len(grid.places)) if is_small(grid.tile) else 1
         working = max(working, at_once * SAFETY * (fixed + slope * width) * pixels)
-    begun = sum(sorted(parts, reverse=True)[: max(TILES_AT_WORK, 2 * threads)])
-    return PROCESS + round(kept + begun + working)
+    active = sum(sorted(parts, reverse=True)[: max(TILES_AT_WORK, 2 * threads)])
+    return PROCESS + round(kept + active + working)
 
 
 def choose_tile(
@@ -191,8 +191,8 @@ class RecoveryCost:
         wanted = self.preset.tile_for(max(max(shape[1:]) for shape in self.shapes))
         if wanted is not None and self.memory(wanted) <= free:
             return wanted
-        told = (self.shapes, self.width, self.bf16, free)
-        return choose_tile(*told, fused=self.fused, threads=self.threads, name=self.option)
+        arguments = (self.shapes, self.width, self.bf16, free)
+        return choose_tile(*arguments, fused=self.fused, threads=self.threads, name=self.option)
 
     def check_tile(self, tile: int | None, limit: int | None) -> int | None:
         """Return the requested tile side if it fits.

@@ -43,9 +43,9 @@ class HistoryListener(Listener):
 
     def on_evaluation(self, run: Run, batch: EvaluatedBatch) -> None:
         """Record the scores."""
-        self._note(batch)
+        self._record(batch)
 
-    def _note(self, batch: EvaluatedBatch) -> None:
+    def _record(self, batch: EvaluatedBatch) -> None:
         for name, scores in zip(batch.problems.names, batch.scores, strict=True):
             self.curves.setdefault(name, {})[batch.evaluation.iteration] = scores
 
@@ -54,7 +54,7 @@ class HistoryListener(Listener):
         for k, name in ending.names.items():
             if ending.ends[k] == "interrupted" and run.records[name].iteration == 0:
                 return
-        self._note(ending)
+        self._record(ending)
         done_away = 0 if "interrupted" in ending.ends.values() else self._maximum - ending.state.iteration
         self._report(done_away, ending.scores[next(iter(ending.ends))])
         for outcome in ending.outcomes(ending.scores):

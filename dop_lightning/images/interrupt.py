@@ -14,13 +14,13 @@ def first_interrupt() -> Iterator[Callable[[], bool]]:
     A second SIGINT raises ``KeyboardInterrupt`` immediately. Python's default handler is restored on exit. No-op if
     another handler is set, or outside the main thread, which alone receives signals.
     """
-    asked = False
+    is_requested = False
 
     def handle(_: int, __: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal is_requested
+        if is_requested:
             raise KeyboardInterrupt
-        asked = True
+        is_requested = True
 
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -28,6 +28,6 @@ def first_interrupt() -> Iterator[Callable[[], bool]]:
         return
     signal.signal(signal.SIGINT, handle)
     try:
-        yield lambda: asked
+        yield lambda: is_requested
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -87,7 +87,7 @@ def layout_of(shape: tuple[int, ...], channel_axis: Axis = "auto", *, first: boo
     if rank < 2:
         raise ValueError(f"image must have at least two dimensions, got shape {shape}")
     if channel_axis == "auto":
-        channels = _found(shape, first)
+        channels = _find_channel_axis(shape, first)
     elif channel_axis is None:
         channels = None
     elif isinstance(channel_axis, bool) or not isinstance(channel_axis, int) or not -rank <= channel_axis < rank:
@@ -100,7 +100,7 @@ def layout_of(shape: tuple[int, ...], channel_axis: Axis = "auto", *, first: boo
     return Layout(tuple(shape), channels, rows, columns)
 
 
-def _found(shape: tuple[int, ...], first: bool) -> int | None:
+def _find_channel_axis(shape: tuple[int, ...], first: bool) -> int | None:
     if len(shape) == 2:
         return None
     if first:

@@ -53,7 +53,7 @@ def corruption_map(s: Tensor, data_range: float = 1.0) -> Picture:
     """
     if s.ndim != 3:
         raise ValueError(f"s must have shape (C, H, W), got {tuple(s.shape)}")
-    return _levels(s.abs().amax(0), data_range)
+    return _to_levels(s.abs().amax(0), data_range)
 
 
 def probability_map(probability: Tensor) -> Picture:
@@ -70,7 +70,7 @@ def probability_map(probability: Tensor) -> Picture:
     """
     if probability.ndim != 3:
         raise ValueError(f"probability must have shape (C, H, W), got {tuple(probability.shape)}")
-    return _levels(probability.amax(0), 1.0)
+    return _to_levels(probability.amax(0), 1.0)
 
 
 AT_ONCE = 2**16
@@ -145,7 +145,7 @@ def comparison(panels: Sequence[tuple[str, Picture]]) -> Picture:
         raise ValueError("panels must hold at least one picture, got none")
     font = ImageFont.load_default(size=18)
     gap, head = 12, 32
-    pictures = [_fit(label, picture) for label, picture in panels]
+    pictures = [_scale_to_panel(label, picture) for label, picture in panels]
     labels = [math.ceil(font.getlength(label)) for label, _ in panels]
     widths = [max(picture.width, label) for picture, label in zip(pictures, labels, strict=True)]
     height = head + max(picture.height for picture in pictures) + gap
@@ -183,7 +183,7 @@ def recovery_pictures(outcome: Outcome) -> dict[str, Picture]:
     pictures = problem_pictures(problem, tensors)
     if not pictures:
         return {}
-    unit = "" if signal.ndim == 3 else f" (±{_limit(problem, tensors):.3g})"
+    unit = "" if signal.ndim == 3 else f" (±{_colour_limit(problem, tensors):.3g})"
     sheet = comparison([(label + unit, picture) for label, picture in pictures.items()])
     probability = outcome.corruption_probability
     if probability is not None and probability.ndim == 3:
@@ -211,21 +211,21 @@ def problem_pictures(problem: Problem, tensors: Mapping[str, Tensor]) -> dict[st
     dimensions = tensors["recovered"].ndim if "recovered" in tensors else len(problem.signal_shape)
     kept = {label: tensor for label, tensor in tensors.items() if tensor.ndim == dimensions}
     if dimensions == 3 and problem.data_range is not None:
-        return {label: _of_image(label, tensor, problem.data_range) for label, tensor in kept.items()}
+        return {label: _draw_image(label, tensor, problem.data_range) for label, tensor in kept.items()}
     if dimensions == 2 and kept:
-        limit = _limit(problem, kept)
-        return {label: heatmap(_thin(tensor), limit) for label, tensor in kept.items()}
+        limit = _colour_limit(problem, kept)
+        return {label: heatmap(_subsample(tensor), limit) for label, tensor in kept.items()}
     return {}
 
 
-def _limit(problem: Problem, tensors: Mapping[str, Tensor]) -> float:
+def _colour_limit(problem: Problem, tensors: Mapping[str, Tensor]) -> float:
     """Return the absolute value at which the colours of all heat maps of a problem end."""
     if problem.truth is not None:
         return colour_limit(problem.truth)
     return colour_limit(tensors["recovered"] if "recovered" in tensors else next(iter(tensors.values())))
 
 
-def _of_image(label: str, tensor: Tensor, data_range: float) -> Picture:
+def _draw_image(label: str, tensor: Tensor, data_range: float) -> Picture:
     """Draw an image ``(C, H, W)`` or its corruption."""
     if label == "corruption":
         return corruption_map(tensor, data_range)
@@ -234,11 +234,11 @@ def _of_image(label: str, tensor: Tensor, data_range: float) -> Picture:
 
 def image_picture(values: Tensor, data_range: float = 1.0) -> Picture:
     """Convert ``(C, H, W)`` in [0, data_range], C 1 or 3, to uint8 ``(H, W)`` or ``(H, W, 3)``; NaN is grey."""
-    levels = _levels(values, data_range)
+    levels = _to_levels(values, data_range)
     return levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0))
 
 
-def _levels(values: Tensor, data_range: float) -> Picture:
+def _to_levels(values: Tensor, data_range: float) -> Picture:
     """Convert values in [0, data_range] to levels 0 … 255 of the same shape; NaN is grey."""
     levels = shades(values, data_range).mul_(255).round_()  # in place, since images may be large
     return levels.to(torch.uint8).numpy()
@@ -250,13 +250,13 @@ def shades(values: Tensor, data_range: float = 1.0) -> Tensor:
     return scaled.nan_to_num_(nan=MISSING_GREY / 255).clamp_(0, 1)
 
 
-def _thin(matrix: Tensor) -> Tensor:
+def _subsample(matrix: Tensor) -> Tensor:
     """Return every k-th row and column of a large matrix; averages would hide sparse entries."""
-    rows, columns = (_every(side) for side in matrix.shape)
+    rows, columns = (_stride(side) for side in matrix.shape)
     return matrix[::rows, ::columns]
 
 
-def _every(side: int) -> int:
+def _stride(side: int) -> int:
     return math.ceil(side / PANEL_LIMIT) or 1
 
 
@@ -266,10 +266,10 @@ def thinned_side(side: int) -> int:
     >>> thinned_side(50), thinned_side(1025)
     (50, 513)
     """
-    return math.ceil(side / _every(side))
+    return math.ceil(side / _stride(side))
 
 
-def _fit(label: str, picture: Picture) -> Image.Image:
+def _scale_to_panel(label: str, picture: Picture) -> Image.Image:
     """Scale a picture to the size of a panel."""
     good = picture.dtype == np.uint8 and picture.size > 0 and (picture.ndim == 2 or picture.shape[2:] == (3,))
     if not good:

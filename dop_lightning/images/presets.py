@@ -133,8 +133,8 @@ class Preset:
             own = {"per": per, "damage": damage, "sign": outliers}
             defaults = {"per": "auto", "damage": "auto", "sign": "auto"}
             return FilterRecipe(Piece(Interpolation, {k: v for k, v in own.items() if v != defaults[k]}))
-        told = {"damage": damage, "sign": outliers, "dense": dense}
-        steps = {name: value for name, value in told.items() if value != "auto"}
+        options = {"damage": damage, "sign": outliers, "dense": dense}
+        steps = {name: value for name, value in options.items() if value != "auto"}
         if per == "entry":
             steps["per"] = per
         network: dict[str, Any] = {"bias": False, "fast_noise": True} if self.refined else {"fused": False}

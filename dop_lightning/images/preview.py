@@ -46,15 +46,15 @@ class Preview:
         self._grid = grid or Grid((height, width), (height, width), (0,), (0,))
         self._weights = self._grid.weights()
         self._factor = math.ceil(max(height, width) / limit)
-        self._counts = [self._sums_of_ones(side) for side in (height, width)]
+        self._counts = [self._pixels_per_cell(side) for side in (height, width)]
         self._shown: dict[Place, Tensor] = {}
         self._ended: set[Place] = set()
         everything = (slice(None), slice(None))
         # channel by channel, to save memory
-        planes = (self._levels(self._observed(slice(k, k + 1), *everything)) for k in range(self._channels))
-        self._picture = torch.cat([self._reduced(levels, (0, 0)) for levels in planes])
+        planes = (self._display_levels(self._observed(slice(k, k + 1), *everything)) for k in range(self._channels))
+        self._picture = torch.cat([self._downscale(levels, (0, 0)) for levels in planes])
 
-    def _sums_of_ones(self, side: int) -> Tensor:
+    def _pixels_per_cell(self, side: int) -> Tensor:
         """Return the number of rows or columns of the image that each row or column of the picture averages."""
         count = math.ceil(side / self._factor)
         return (side - self._factor * torch.arange(count)).clamp(max=self._factor).float()
@@ -67,11 +67,11 @@ class Preview:
         part = y[channels, rows, columns]
         return part if mask is None else part.masked_fill(~mask[channels, rows, columns], math.nan)
 
-    def _levels(self, values: Tensor) -> Tensor:
+    def _display_levels(self, values: Tensor) -> Tensor:
         """Return the displayed channels in [0, 1]; NaN is grey."""
         return shades(values[: self._channels], self._range)
 
-    def _reduced(self, levels: Tensor, corner: tuple[int, int]) -> Tensor:
+    def _downscale(self, levels: Tensor, corner: tuple[int, int]) -> Tensor:
         """Average ``(C, h, w)`` over squares of the whole image; pixels of a square outside of the tile count as 0."""
         factor = self._factor
         if factor == 1:
@@ -90,7 +90,9 @@ class Preview:
         """Return the contribution of a tile to the picture."""
         rows, columns = self._weights
         weight = (rows[place[0]].unsqueeze(1) * columns[place[1]]).float()
-        return self._reduced(self._levels(values) * weight, (self._grid.tops[place[0]], self._grid.lefts[place[1]]))
+        return self._downscale(
+            self._display_levels(values) * weight, (self._grid.tops[place[0]], self._grid.lefts[place[1]])
+        )
 
     @property
     def ended(self) -> int:

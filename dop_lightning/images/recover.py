@@ -164,10 +164,10 @@ def recover_image(
     masks = {"mask": mask, "missing": missing, "undamaged": undamaged}
     if isinstance(image, list | tuple):
         settings = Settings.checked(image[0] if image else None, seed=seed, **options)
-        return _listed(image, channel_axis, settings, progress, **masks, truth=truth)
+        return _recover_list(image, channel_axis, settings, progress, **masks, truth=truth)
     values, axis, masked, close = opened(image, channel_axis)
     masks = {name: bare(each) for name, each in masks.items()}
-    masks["missing"], truth = _either(masks["missing"], masked), bare(truth)
+    masks["missing"], truth = _union(masks["missing"], masked), bare(truth)
     settings = Settings.checked(values, seed=seed, **options)
     if chunked.kind_of(values) is not None:
         if truth is not None:
@@ -175,43 +175,43 @@ def recover_image(
         recover = partial(recover_image, **{**options, "progress": False})
         limits = settings.value_range
         return close(chunked.recover_chunks(values, axis, seed, limits, recover, **masks))
-    layout = _layout(values, axis)
+    layout = _array_layout(values, axis)
     if layout is not None and layout.stack:
-        with _work(progress, settings, [layout.size] * math.prod(layout.stack_shape)) as (stop, report):
+        with _run(progress, settings, [layout.size] * math.prod(layout.stack_shape)) as (stop, report):
             result: Any = recover_stack(values, layout, settings, stop, report, **masks, truth=truth, stacklevel=2)
         if result is None:
             raise KeyboardInterrupt
         return close(result)
     given = image_object(values, axis="auto" if layout is None else layout.channel_axis)
-    asked = request(given, settings, **masks, truth=truth)
-    with _work(progress, settings, [asked.loaded.format.size]) as (stop, report):
-        (recovery,) = restore([asked], settings, stop, report)
+    prepared = request(given, settings, **masks, truth=truth)
+    with _run(progress, settings, [prepared.loaded.format.size]) as (stop, report):
+        (recovery,) = restore([prepared], settings, stop, report)
     if recovery is None:
         raise KeyboardInterrupt
     warn(recovery, settings, stacklevel=2)
     return close(recovery)
 
 
-def _listed(
+def _recover_list(
     images: Sequence[Any], channel_axis: Axis | str, settings: Settings, progress: bool | None, **others: Any
 ) -> list[Recovery]:
     """Recover a list of images, which may differ in size and type."""
-    asked: list[Request] = []
+    requests: list[Request] = []
     closes = []
     for number, image in enumerate(images):
         values, axis, masked, close = opened(image, channel_axis)
-        layout = _layout(values, axis)
+        layout = _array_layout(values, axis)
         if chunked.kind_of(values) is not None or (layout is not None and layout.stack):
             raise ValueError(f"image[{number}] must be a single image, got shape {tuple(values.shape)}")
         given = image_object(values, f"image[{number}]", "auto" if layout is None else layout.channel_axis)
-        own = {name: bare(_of(name, other, number, len(images))) for name, other in others.items()}
-        own["missing"] = _either(own["missing"], masked)
+        own = {name: bare(_item_of(name, other, number, len(images))) for name, other in others.items()}
+        own["missing"] = _union(own["missing"], masked)
         made = request(given, settings, **own)
-        asked.append(made._replace(problem=replace(made.problem, name=f"{number}: {made.problem.name}")))
+        requests.append(made._replace(problem=replace(made.problem, name=f"{number}: {made.problem.name}")))
         closes.append(close)
     found: list[Recovery] = []
-    with _work(progress, settings, [each.loaded.format.size for each in asked]) as (stop, report):
-        for group in _groups(asked):
+    with _run(progress, settings, [each.loaded.format.size for each in requests]) as (stop, report):
+        for group in _groups_by_size(requests):
             for recovery in restore(group, settings, stop, report):
                 if recovery is None:
                     raise KeyboardInterrupt
@@ -220,7 +220,7 @@ def _listed(
     return found
 
 
-def _of(name: str, other: Any, number: int, count: int) -> Any:
+def _item_of(name: str, other: Any, number: int, count: int) -> Any:
     """Return the mask or truth of one of several images."""
     if not isinstance(other, list | tuple):
         return other
@@ -229,11 +229,11 @@ def _of(name: str, other: Any, number: int, count: int) -> Any:
     return other[number]
 
 
-def _groups(asked: Sequence[Request]) -> Iterator[list[Request]]:
+def _groups_by_size(requests: Sequence[Request]) -> Iterator[list[Request]]:
     """Yield groups of images that are recovered together, by their number of pixels."""
     group: list[Request] = []
     pixels = 0
-    for each in asked:
+    for each in requests:
         group.append(each)
         pixels += each.problem.observation[0].numel()
         if pixels >= AT_ONCE:
@@ -243,7 +243,7 @@ def _groups(asked: Sequence[Request]) -> Iterator[list[Request]]:
         yield group
 
 
-def _layout(values: Any, axis: Axis) -> Layout | None:
+def _array_layout(values: Any, axis: Axis) -> Layout | None:
     """Return the axes of an array or tensor; ``None`` for single images."""
     if not isinstance(values, np.ndarray | Tensor):
         if axis != "auto":
@@ -255,7 +255,7 @@ def _layout(values: Any, axis: Axis) -> Layout | None:
     return layout_of(shape, axis, first=isinstance(values, Tensor))
 
 
-def _either(missing: Any, masked: Any) -> Any:
+def _union(missing: Any, masked: Any) -> Any:
     """Return the union of two masks, each of which may be ``None``."""
     if missing is None or masked is None:
         return masked if missing is None else missing
@@ -263,7 +263,7 @@ def _either(missing: Any, masked: Any) -> Any:
 
 
 @contextmanager
-def _work(
+def _run(
     progress: bool | None, settings: Settings, sizes: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[Callable[[], bool], Report]]:
     """Handle Ctrl-C, and show progress."""

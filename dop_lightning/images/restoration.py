@@ -85,10 +85,10 @@ def request(
     except Unsuitable as error:
         raise ValueError(f"{given.name}: {error}") from None
     observed = loaded.mask
-    for name, told in (("mask", mask), ("missing", missing)):
-        if told is None:
+    for name, flags in (("mask", mask), ("missing", missing)):
+        if flags is None:
             continue
-        own = image_object(told, name)
+        own = image_object(flags, name)
         known = observed_by(own.raster if name == "mask" else inverted(own.raster), loaded, own.name)
         observed = known if observed is None else observed & known
         if not observed.any():
@@ -165,7 +165,7 @@ def recover_problems(
         OutOfMemoryError: less memory was available than expected.
         ValueError: an image does not fit in memory.
     """
-    sides = [settings.side(_shape(each)) if each.sensing is None else None for each in problems]
+    sides = [settings.side(_signal_shape(each)) if each.sensing is None else None for each in problems]
     mosaics = [None if side is None else cut(each, side) for each, side in zip(problems, sides, strict=True)]
     parts = [
         [each] if mosaic is None else list(mosaic.tiles.values())
@@ -178,7 +178,7 @@ def recover_problems(
         listeners.append(LivePictures(problems, mosaics, found.show))
     largest = max(math.prod(each.signal_shape[1:]) for each in pieces)
     # regardless of the caller's context: the run needs gradients, and tensors that support them
-    with torch.inference_mode(False), torch.no_grad(), _advice():
+    with torch.inference_mode(False), torch.no_grad(), _memory_advice():
         run_batches(
             settings.method(),
             [ProblemBatch([each]) for each in pieces],
@@ -197,7 +197,7 @@ def recover_problems(
         if some is None:
             results.append((None, {}))
             continue
-        outcomes = [history.outcomes.get(part.name) or _not_begun(part, some) for part in own]
+        outcomes = [history.outcomes.get(part.name) or _unstarted_outcome(part, some) for part in own]
         outcome = outcomes[0] if mosaic is None else combine(mosaic, dict(zip(mosaic.tiles, outcomes, strict=True)))
         curves = [history.curves[part.name] for part in own if part.name in history.curves]
         results.append((outcome, mean_history(curves)))
@@ -205,7 +205,7 @@ def recover_problems(
 
 
 @contextmanager
-def _advice() -> Iterator[None]:
+def _memory_advice() -> Iterator[None]:
     """Add advice to errors about memory."""
     try:
         yield
@@ -234,7 +234,7 @@ def warn(recovery: Recovery, settings: Settings, stacklevel: int) -> None:
         )
 
 
-def _shape(problem: Problem) -> tuple[int, int, int]:
+def _signal_shape(problem: Problem) -> tuple[int, int, int]:
     channels, height, width = problem.observation.shape
     return channels, height, width
 
@@ -261,7 +261,7 @@ def _load_known(given: ImageObject, like: LoadedImage) -> Tensor:
     return loaded.values
 
 
-def _not_begun(tile: Problem, other: Outcome) -> Outcome:
+def _unstarted_outcome(tile: Problem, other: Outcome) -> Outcome:
     """Return the outcome of a tile that has not started: its observation, with the rates of another tile."""
     return replace(
         other,
@@ -276,7 +276,7 @@ def _not_begun(tile: Problem, other: Outcome) -> Outcome:
     )
 
 
-def _in_units(loaded: LoadedImage, recovered: Raster, corruption: np.ndarray, exact: bool) -> np.ndarray:
+def _to_image_units(loaded: LoadedImage, recovered: Raster, corruption: np.ndarray, exact: bool) -> np.ndarray:
     """Return the corruption ``(H, W, C)`` in the units of the image; if ``exact``, also beyond its range."""
     low, high = loaded.format.value_range
     if not exact and not isinstance(loaded.format.value_range, Stretch):
@@ -292,7 +292,7 @@ def _recovery(given: ImageObject, loaded: LoadedImage, outcome: Outcome, history
     if outcome.problem.mask is not None:
         found &= outcome.problem.mask.permute(1, 2, 0).numpy()
     recovered = repainted(outcome.signal, loaded.format)
-    off = _in_units(loaded, recovered, corruption, outcome.problem.noise is not None)
+    off = _to_image_units(loaded, recovered, corruption, outcome.problem.noise is not None)
     probability = outcome.corruption_probability
     return Recovery(
         image=given.like(recovered),

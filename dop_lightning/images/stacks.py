@@ -60,20 +60,20 @@ def recover_stack(
     others = {"mask": mask, "missing": missing, "undamaged": undamaged, "truth": truth}
     found: list[tuple[tuple[int, ...], Recovery | None]] = []
     result = _Result(stack, layout)
-    positions, begun = layout.indices(), False
+    positions, has_started = layout.indices(), False
     at_once = max(1, AT_ONCE // (layout.size[0] * layout.size[1]))
     while group := list(islice(positions, at_once)):
         if stop():
             found = [(position, None) for position in group]
         else:
-            asked = [_request(stack, layout, at, settings, others) for at in group]
-            found = list(zip(group, restore(asked, settings, stop, report), strict=True))
+            requests = [_request(stack, layout, at, settings, others) for at in group]
+            found = list(zip(group, restore(requests, settings, stop, report), strict=True))
         for position, recovery in found:
-            begun = begun or recovery is not None
+            has_started = has_started or recovery is not None
             result.take(position, recovery)
             if recovery is not None and recovery.status != "interrupted":
                 warn(recovery, settings, stacklevel + 1)
-        if not begun and stop():
+        if not has_started and stop():
             return None
     done = result.stack_recovery()
     if count := Counter(done.statuses.ravel().tolist())["interrupted"]:
@@ -85,7 +85,7 @@ def recover_stack(
     return done
 
 
-def _object(stack: Stack, layout: Layout, position: tuple[int, ...]) -> ImageObject:
+def _image_at(stack: Stack, layout: Layout, position: tuple[int, ...]) -> ImageObject:
     name = f"image[{', '.join(map(str, position))}]"
     return image_object(stack[layout.index(position)], name, layout.channel_axis)
 
@@ -97,12 +97,12 @@ def _request(
     settings: Settings,
     others: dict[str, Any],
 ) -> Request:
-    given = _object(stack, layout, position)
-    own = {key: _part(key, other, layout, position) for key, other in others.items()}
+    given = _image_at(stack, layout, position)
+    own = {key: _part_at(key, other, layout, position) for key, other in others.items()}
     return request(given, settings, **own)
 
 
-def _part(name: str, other: Any, layout: Layout, position: tuple[int, ...]) -> Any:
+def _part_at(name: str, other: Any, layout: Layout, position: tuple[int, ...]) -> Any:
     """Return the part of a mask or truth that belongs to one image."""
     if other is None:
         return None

@@ -12,7 +12,7 @@ MAX_CORRUPTED_FRACTION = 0.75
 
 def doubt(outcome: Outcome) -> str | None:
     """Return a warning if most of an image was detected as corrupted, otherwise ``None``."""
-    share = _share_found(outcome)
+    share = _fraction_found(outcome)
     if outcome.status not in ("done", "stable") or share <= MAX_CORRUPTED_FRACTION:
         return None
     return (
@@ -44,7 +44,7 @@ def verdict(outcome: Outcome) -> str | None:
     return None
 
 
-def _share_found(outcome: Outcome) -> float:
+def _fraction_found(outcome: Outcome) -> float:
     """Return the fraction of the observed values whose corruption exceeds the detection threshold."""
     found, mask = outcome.corruption.abs() > least_corruption(outcome.problem), outcome.problem.mask
     return float((found if mask is None else found[mask]).float().mean())

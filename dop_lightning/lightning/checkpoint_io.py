@@ -140,16 +140,16 @@ class FolderCheckpointIO(CheckpointIO):
 
     def _is_written(self, file: Path, problems: Problems) -> bool:
         """Return whether the file of a batch contains the current progress of its problems."""
-        return self._written_to(file.parent).get(file.stem) == _stage(problems) and file.exists()
+        return self._written_hashes(file.parent).get(file.stem) == _progress_hash(problems) and file.exists()
 
-    def _written_to(self, folder: Path) -> dict[str, int]:
+    def _written_hashes(self, folder: Path) -> dict[str, int]:
         return self._written.setdefault(folder, {})
 
     def _save_batch(self, file: Path, problems: Problems) -> None:
         """Write the file of a batch."""
-        stage = _stage(problems)
+        stage = _progress_hash(problems)
         self._replace(file, {"format": FORMAT, "run": self.fingerprint, "time": time.time(), "problems": problems})
-        self._written_to(file.parent)[sys.intern(file.stem)] = stage
+        self._written_hashes(file.parent)[sys.intern(file.stem)] = stage
 
     def _replace(self, file: Path, content: dict[str, Any]) -> None:
         """Write a new file, and keep the current one as the previous one."""
@@ -234,7 +234,7 @@ class FolderCheckpointIO(CheckpointIO):
                 raise ValueError(f"{error}; no newer file exists: remove it to restart its problems") from error
         try:
             content = self._read(file)
-            self._written_to(file.parent)[sys.intern(file.stem)] = _stage(content["problems"])
+            self._written_hashes(file.parent)[sys.intern(file.stem)] = _progress_hash(content["problems"])
             return content, file
         except ValueError as error:
             if not before.exists():
@@ -284,7 +284,7 @@ def _load_callbacks(folder: Path) -> Any:
     )
 
 
-def _stage(problems: Mapping[str, Mapping[str, Any]]) -> int:
+def _progress_hash(problems: Mapping[str, Mapping[str, Any]]) -> int:
     """Return a hash of the progress of the problems of a batch."""
     keys = ("status", "iteration", "evaluated", "ended", "seconds")
     return hash(tuple((name, *(saved[key] for key in keys)) for name, saved in problems.items()))

@@ -59,11 +59,11 @@ def unsaved_parts(hyperparameters: Mapping[str, Any]) -> dict[str, str]:
     >>> unsaved_parts({"tau": 0.1, "signal": plain(lambda problems: None)})
     {'signal': 'a lambda'}
     """
-    found = {name: next(_marks(value), "") for name, value in hyperparameters.items()}
+    found = {name: next(_unsaved_names(value), "") for name, value in hyperparameters.items()}
     return {name: what for name, what in found.items() if what}
 
 
-def _marks(value: Any) -> Any:
+def _unsaved_names(value: Any) -> Any:
     if isinstance(value, Mapping):
         if set(value) == {UNSAVED}:
             yield value[UNSAVED]
@@ -71,7 +71,7 @@ def _marks(value: Any) -> Any:
         value = list(value.values())
     if isinstance(value, list):
         for inner in value:
-            yield from _marks(inner)
+            yield from _unsaved_names(inner)
 
 
 def plain(value: Any) -> Any:
@@ -98,9 +98,9 @@ def plain(value: Any) -> Any:
         return _plain_partial(value)
     if isinstance(value, type):
         path = _import_path(value)
-        return _unsaved(value) if path is None else {"class_path": path}
+        return _mark_unsaved(value) if path is None else {"class_path": path}
     if isinstance(value, FunctionType):
-        return _import_path(value) or _unsaved(value)
+        return _import_path(value) or _mark_unsaved(value)
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         return value.item()  # a scalar of NumPy or torch
     return _plain_object(value)
@@ -112,7 +112,7 @@ def _plain_partial(value: "functools.partial[Any]") -> Any:
     own = not value.args or getattr(value.func, "__module__", "").startswith("jsonargparse")
     path = _import_path(made) if own and isinstance(made, type) else None
     if path is None:
-        return _unsaved(value)
+        return _mark_unsaved(value)
     return {"class_path": path, **({"init_args": plain(value.keywords)} if value.keywords else {})}
 
 
@@ -129,13 +129,13 @@ def _plain_object(value: Any) -> Any:
         arguments = {name: getattr(value, name) for name in names}
         again = kind(**arguments)
     except (TypeError, ValueError, AttributeError):
-        return _unsaved(value)
-    if path is None or _shown(again) != _shown(value):
-        return _unsaved(value)
+        return _mark_unsaved(value)
+    if path is None or _comparable_attributes(again) != _comparable_attributes(value):
+        return _mark_unsaved(value)
     return {"class_path": path, **({"init_args": plain(arguments)} if arguments else {})}
 
 
-def _shown(value: Any) -> dict[str, Any]:
+def _comparable_attributes(value: Any) -> dict[str, Any]:
     """Return the attributes of an object that can be compared."""
     kinds = (bool, int, float, str, type(None), list, tuple)
     return {name: inner for name, inner in getattr(value, "__dict__", {}).items() if isinstance(inner, kinds)}
@@ -155,7 +155,7 @@ def _import_path(made: Any) -> str | None:
     return f"{module}.{name}" if found is made else None
 
 
-def _unsaved(value: Any) -> dict[str, str]:
+def _mark_unsaved(value: Any) -> dict[str, str]:
     name = getattr(value, "__qualname__", "")
     if name.endswith("<lambda>"):
         return {UNSAVED: "a lambda"}

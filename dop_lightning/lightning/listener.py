@@ -80,7 +80,7 @@ class TrainerListener(Listener):
 
     def on_end(self, run: Run, ending: Ending) -> None:
         """Notify the callbacks of the outcomes. Many interrupted tiles are skipped, to save time."""
-        if "interrupted" in ending.ends.values() and _is_left(run, ending):
+        if "interrupted" in ending.ends.values() and _gets_no_result(run, ending):
             return
         for outcome in ending.outcomes():
             record = run.records[outcome.problem.name]
@@ -95,14 +95,14 @@ class TrainerListener(Listener):
         print(f"\n{error}: continuing with half of the problems at a time", file=sys.stderr)
 
 
-def _is_left(run: Run, ending: Ending) -> bool:
+def _gets_no_result(run: Run, ending: Ending) -> bool:
     """Return whether interrupted problems get no result: images that have not started, and large numbers of tiles."""
     if ending.state.is_sequential and ending.state.iteration == 0:
         return True
     if not all(problem.is_tile for problem in ending.problems):
         return False
-    at_work = sum(len(batch) for batch, _ in run.roster.unfinished())
-    return at_work > MAX_INTERRUPTED
+    unfinished = sum(len(batch) for batch, _ in run.roster.unfinished())
+    return unfinished > MAX_INTERRUPTED
 
 
 def means(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:

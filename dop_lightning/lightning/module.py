@@ -392,13 +392,13 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
         """Register the parts of the batches as parameters, and the optimizers of active batches with the trainer."""
         self._parts = nn.ModuleList(self.roster.parts())
         if self._trainer is not None and self.trainer.strategy.optimizers:
-            self.trainer.strategy.optimizers = self._checked_optimizers()
+            self.trainer.strategy.optimizers = self._check_optimizers()
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Return the optimizers of the active batches, each with the groups ``theta`` and ``corruption``."""
         return [optimizer for state in self.states for optimizer in state.optimizers]
 
-    def _checked_optimizers(self) -> list[Optimizer]:
+    def _check_optimizers(self) -> list[Optimizer]:
         given: Any = self.configure_optimizers()
         if not isinstance(given, list) or not all(isinstance(optimizer, Optimizer) for optimizer in given):
             raise ValueError(
@@ -412,7 +412,7 @@ class DoubleOverparameterization(PersistentModule, RecoveredModule):
 
     def on_fit_start(self) -> None:
         """Set Lightning's counters to the completed iterations and evaluations."""
-        self._checked_optimizers()
+        self._check_optimizers()
         self._clock = IterationClock(self.trainer, self.run.block_end)
         run = self.run
         run.block, run.evaluate_every, run.maximum = self.block, self.evaluate_every, self.maximum

@@ -69,7 +69,7 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
         own.update({f"{prefix}{key}": tensor for key, tensor in tensors.items()})
         return own
 
-    def _extras(self) -> dict[str, Any]:
+    def _extra_tensors(self) -> dict[str, Any]:
         """Return parameters and buffers of a subclass that do not belong to problems."""
         return {key: value for key, value in super().state_dict().items() if not key.startswith("_parts.")}
 
@@ -80,7 +80,7 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
             RuntimeError: with ``strict``, a key is missing or unexpected.
             ValueError: a tensor has another shape.
         """
-        deactivate = set(self._extras())
+        deactivate = set(self._extra_tensors())
         others = {key: value for key, value in state_dict.items() if key in deactivate}
         if state_dict is self._taken:  # tensors missing from it stay in the files of the checkpoint
             self._taken = None
@@ -112,7 +112,7 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
         if (parts := unsaved_parts(self.hparams)) and self._trainer is not None:
             names = ", ".join(f"{name} ({what})" for name, what in parts.items())
             rank_zero_info(f"A checkpoint cannot store {names}; pass it again to load_from_checkpoint")
-        add_run(checkpoint, self.roster, self.data, {name: self._remembered(name) for name in self.roster.records})
+        add_run(checkpoint, self.roster, self.data, {name: self._callback_states(name) for name in self.roster.records})
 
     def saved_batches(self, labels: Collection[str] | None = None) -> SavedBatches:
         """Return record and state of every problem by batch, in the form of checkpoint folders.
@@ -122,9 +122,9 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
         Args:
             labels: labels of the batches; ``None`` for all.
         """
-        return SavedBatches(self.roster, self._remembered, labels)
+        return SavedBatches(self.roster, self._callback_states, labels)
 
-    def _remembered(self, name: str) -> dict[str, Any]:
+    def _callback_states(self, name: str) -> dict[str, Any]:
         """Return the states of callbacks for a problem."""
         if self._trainer is None:
             return {}
@@ -157,7 +157,7 @@ class PersistentModule(PlainHyperparameters, pl.LightningModule):
             raise ValueError(f"ckpt_path contains states that do not match this method ({error})") from error
         self.follow_states()
         # optimizers are restored with the problems, and counters in on_fit_start, instead of by position in Lightning
-        extras = self._extras()
+        extras = self._extra_tensors()
         saved = {key: value for key, value in checkpoint.get("state_dict", {}).items() if key in extras}
         if any(map(self.roster.waits_for_turn, self.roster.records)):
             self._taken = checkpoint["state_dict"] = {**extras, **saved}

@@ -54,7 +54,7 @@ def apply_precision(trainer: pl.Trainer, method: Procedure) -> tuple[Procedure, 
             f"trainer.precision must be {SINGLE}, {DOUBLE}, or {MIXED} (inside networks only), got {given!r}"
         )
     if given == MIXED:
-        method = _in_bf16(method)
+        method = _with_bf16(method)
     plugin = trainer.strategy.precision_plugin
     if given != SINGLE and not isinstance(plugin, NamedPrecision):
         trainer.strategy.precision_plugin = NamedPrecision(plugin)
@@ -68,7 +68,7 @@ def restore_precision(trainer: pl.Trainer) -> None:
         trainer.strategy.precision_plugin = plugin.replaced
 
 
-def _in_bf16(method: Procedure) -> Procedure:
+def _with_bf16(method: Procedure) -> Procedure:
     made = getattr(method, "signal", None)
     inner = made.args[-1] if isinstance(made, partial) and made.args else getattr(made, "func", made)
     takes = inner is not None and "precision" in inspect.signature(inner).parameters

@@ -70,7 +70,7 @@ class RecoveryCallback(pl.Callback):
         """Support callbacks with the arguments of version 0.1, (problems, evaluation, scores), until version 0.3."""
         super().__init_subclass__(**kwargs)
         hook = cls.__dict__.get("on_evaluation")
-        if hook is not None and _takes_five(hook):
+        if hook is not None and _has_old_arguments(hook):
             warnings.warn(
                 f"{cls.__name__}.on_evaluation(trainer, module, problems, evaluation, scores) is deprecated and will "
                 "be removed in version 0.3; use (trainer, module, batch) with batch.problems, batch.evaluation and "
@@ -78,7 +78,7 @@ class RecoveryCallback(pl.Callback):
                 DeprecationWarning,
                 stacklevel=2,
             )
-            cls.on_evaluation = _with_batch(hook)  # type: ignore[method-assign]
+            cls.on_evaluation = _adapt_old_hook(hook)  # type: ignore[method-assign]
 
 
 def require_hooks(callbacks: Iterable[pl.Callback]) -> None:
@@ -93,7 +93,7 @@ def require_hooks(callbacks: Iterable[pl.Callback]) -> None:
             require_part("callbacks", callback, RecoveryCallback)
 
 
-def _takes_five(hook: Callable[..., None]) -> bool:
+def _has_old_arguments(hook: Callable[..., None]) -> bool:
     """Return whether a hook has the arguments of version 0.1: trainer, module, problems, evaluation, scores."""
     try:
         inspect.signature(hook).bind(*range(6))  # including self
@@ -102,7 +102,7 @@ def _takes_five(hook: Callable[..., None]) -> bool:
     return True
 
 
-def _with_batch(hook: Callable[..., None]) -> Any:
+def _adapt_old_hook(hook: Callable[..., None]) -> Any:
     @wraps(hook)
     def on_evaluation(self: RecoveryCallback, trainer: pl.Trainer, module: Any, batch: EvaluatedBatch) -> None:
         hook(self, trainer, module, batch.problems, batch.evaluation, batch.scores)

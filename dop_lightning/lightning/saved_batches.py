@@ -32,10 +32,10 @@ class SavedBatches(Mapping[str, dict[str, dict[str, Any]]]):
         self._labels = [
             label
             for place, (label, batch) in enumerate(zip(roster.labels, roster.batches, strict=True))
-            if (labels is None or label in labels) and (place == 0 or not all(map(self._waits, batch)))
+            if (labels is None or label in labels) and (place == 0 or not all(map(self._is_waiting, batch)))
         ]
 
-    def _waits(self, problem: Problem) -> bool:
+    def _is_waiting(self, problem: Problem) -> bool:
         """Return whether a problem has not started and can be skipped."""
         record = self._roster.records[problem.name]
         in_turn = problem.is_tile or self._roster.waits_for_turn(problem.name)

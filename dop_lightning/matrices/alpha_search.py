@@ -87,7 +87,7 @@ def choose_alpha(
     for scale in scales:
         positive("scales", scale)
     share = positive("held_out", fraction("held_out", held_out))
-    part = _part(problem)
+    part = _sample_problem(problem)
     y = part.observation
     mask = torch.ones_like(y, dtype=torch.bool) if part.mask is None else part.mask
     drawn = torch.rand(y.shape, generator=stream(problem.seed, "held_out"), dtype=torch.float32, device="cpu")
@@ -99,7 +99,7 @@ def choose_alpha(
     errors: list[float] = []
     best = 0
     for k, scale in enumerate(scales):
-        errors.append(_error(method, shown, scale * unit, hidden, y, max_iterations, device, interrupted))
+        errors.append(_hidden_error(method, shown, scale * unit, hidden, y, max_iterations, device, interrupted))
         if errors[k] < errors[best] * (1 - GAIN):
             best = k
         elif k > best + 1:
@@ -107,7 +107,7 @@ def choose_alpha(
     return AlphaChoice(scales[best] * max(problem.signal_shape) ** 0.5, tuple(scales[: len(errors)]), tuple(errors))
 
 
-def _part(problem: Problem) -> Problem:
+def _sample_problem(problem: Problem) -> Problem:
     """Return the problem without its truth, or random rows and columns of it if it is large."""
     sides = problem.observation.shape
     if sides.numel() <= LARGEST**2:
@@ -125,7 +125,7 @@ def _part(problem: Problem) -> Problem:
     return Problem(problem.name, problem.observation[rows][:, columns], mask=mask, seed=problem.seed)
 
 
-def _error(
+def _hidden_error(
     method: Procedure,
     shown: Problem,
     alpha: float,

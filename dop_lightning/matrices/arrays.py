@@ -187,7 +187,7 @@ def _read_numpy(path: Path, key: str | None) -> Any:
             loaded = np.load(file, allow_pickle=False)
             if zipped:
                 _refuse_sparse(path, loaded.files)
-            return loaded[_choose(path, key, loaded.files)] if zipped else loaded
+            return loaded[_choose_array(path, key, loaded.files)] if zipped else loaded
     except _Choice:
         raise
     except Exception as error:  # readers raise errors of any type for damaged files
@@ -207,14 +207,14 @@ def _read_mat(path: Path, key: str | None) -> Any:
         variables: Mapping[str, Any] = loadmat(path, appendmat=False)
     except Exception as error:  # as above
         raise ValueError(f"{path}: must be a MATLAB file, got another or damaged file ({error!r})") from None
-    return variables[_choose(path, key, [name for name in variables if not name.startswith("__")])]
+    return variables[_choose_array(path, key, [name for name in variables if not name.startswith("__")])]
 
 
 class _Choice(ValueError):
     """Error for a wrong key or array in an intact file."""
 
 
-def _choose(path: Path, key: str | None, names: list[str]) -> str:
+def _choose_array(path: Path, key: str | None, names: list[str]) -> str:
     """Return the name of the array to read."""
     listed = ", ".join(names)
     if not names:

@@ -63,13 +63,13 @@ class Cells:
     def residual(self) -> NDArray[Any]:
         """Cell minus its prediction from the other kept cells of its row, ``(n, m)``."""
         residual = self.rows - self.fitted
-        return np.divide(residual, self._rest, out=residual, where=self.kept)
+        return np.divide(residual, self._residual_leverage, out=residual, where=self.kept)
 
     @property
     def variance(self) -> NDArray[Any]:
         """Variance of :attr:`residual` under the model, ``(n, m)``."""
         noise = self.regression.noise
-        return np.where(self.kept, noise / self._rest, noise * (1 + self._leverage))
+        return np.where(self.kept, noise / self._residual_leverage, noise * (1 + self._leverage))
 
     @property
     def t(self) -> NDArray[Any]:
@@ -109,7 +109,7 @@ class Cells:
         return self.regression.leverage(self._inverse)
 
     @cached_property
-    def _rest(self) -> NDArray[Any]:
+    def _residual_leverage(self) -> NDArray[Any]:
         return np.maximum(1 - self._leverage, 1e-9)
 
 
@@ -182,8 +182,8 @@ class CellModel:
         kept = observed & (self.first.ratio(np.where(observed, Z - self.center, 0.0)) <= 1)
         for _ in range(LAST_SWEEPS):
             cells = predict_cells(rows, kept, regression)
-            kept = _swept(kept, observed, self.ratio(cells))
-        kept = self._reconsidered(rows, kept, observed, regression)
+            kept = _sweep(kept, observed, self.ratio(cells))
+        kept = self._reclassify_rows(rows, kept, observed, regression)
         return predict_cells(rows, kept, regression)
 
     def ratio(self, cells: Cells) -> NDArray[Any]:
@@ -194,7 +194,7 @@ class CellModel:
         """Return t divided by its spread, ``(n, m)``."""
         return cells.t / self.spread.at(cells.rows - cells.residual)
 
-    def _reconsidered(
+    def _reclassify_rows(
         self, rows: NDArray[Any], kept: NDArray[Any], observed: NDArray[Any], regression: RowRegression
     ) -> NDArray[Any]:
         """Classify rows that have lost more than half of their cells again, starting from all of their cells.
@@ -210,7 +210,7 @@ class CellModel:
         for _ in range(LAST_SWEEPS):
             cells = predict_cells(part, again, regression)
             ratio = self.ratio(cells)
-            again = _swept(again, seen, ratio)
+            again = _sweep(again, seen, ratio)
         ratio = self.ratio(predict_cells(part, again, regression))
         agree = ~(again & (ratio > 1)).any(axis=1) & (2 * again.sum(axis=1) >= seen.sum(axis=1))
         result = kept.copy()
@@ -280,10 +280,10 @@ def fit_cell_model(Z: NDArray[Any]) -> CellModel:
         for _ in range(SWEEPS):
             t = cells.t / spread.at(rows - cells.residual)
             tails = fit_tails(t, observed)
-            kept = _swept(kept, observed, tails.ratio(t))
+            kept = _sweep(kept, observed, tails.ratio(t))
             cells = predict_cells(rows, kept, regression)
         model = CellModel(center, mean, covariance, loadings, noise, first, tails, spread)
-        before, kept = kept, model._reconsidered(rows, kept, observed, regression)
+        before, kept = kept, model._reclassify_rows(rows, kept, observed, regression)
         if not np.array_equal(before, kept):
             cells = predict_cells(rows, kept, regression)
         values = np.where(kept, rows, cells.fitted) + mean
@@ -291,7 +291,7 @@ def fit_cell_model(Z: NDArray[Any]) -> CellModel:
     return model
 
 
-def _swept(kept: NDArray[Any], observed: NDArray[Any], ratio: NDArray[Any]) -> NDArray[Any]:
+def _sweep(kept: NDArray[Any], observed: NDArray[Any], ratio: NDArray[Any]) -> NDArray[Any]:
     """Restore cells that agree with their rows, and drop the worst cell of each row that does not.
 
     Only one cell is dropped at a time, because an outlying cell distorts the predictions of the others.

@@ -62,8 +62,10 @@ def clipped_codes(
     m = rows.shape[1]
     enough = MIN_REFIT_RATIO * regression.noise**0.5
     every = m // SAMPLED or 1
-    there = None if mask is None else mask.to(device)
-    codes = _clipped(y.float().to(device), there, regression.V.float().to(device), regression.noise**0.5, every).to(y)
+    known_mask = None if mask is None else mask.to(device)
+    codes = _fit_codes(
+        y.float().to(device), known_mask, regression.V.float().to(device), regression.noise**0.5, every
+    ).to(y)
     residual = torch.addmm(y, codes, regression.V.mT, alpha=-1).abs_()
     known = None if mask is None else observed[:, ::every]
     scale = _scale(np.ascontiguousarray(residual[:, ::every].numpy()), known, QUARTILE, QUARTILE_OF_NORMAL)
@@ -82,7 +84,7 @@ def clipped_codes(
     return codes.numpy()
 
 
-def _clipped(y: Tensor, mask: Tensor | None, V: Tensor, spread: float, every: int) -> Tensor:
+def _fit_codes(y: Tensor, mask: Tensor | None, V: Tensor, spread: float, every: int) -> Tensor:
     """Return the codes after all steps; scales are estimated from every ``every``-th column."""
     known = None if mask is None else mask[:, ::every]
     scale = _scale_of(y[:, ::every].abs(), known, 0.5, MEDIAN_OF_NORMAL)

@@ -107,7 +107,7 @@ def run_passes(
         KeyboardInterrupt: the only rank was interrupted; the progress up to the previous pass has been saved.
     """
     start = saved_at = time.monotonic()
-    begun = done = recovery.steps_done
+    first_step = done = recovery.steps_done
     kept = saved_progress(recovery.progress)
 
     def save() -> None:
@@ -120,7 +120,7 @@ def run_passes(
             recovery.step()
             kept, done = saved_progress(recovery.progress), recovery.steps_done
             say(describe(recovery))
-            reason, is_due = _agreed(recovery, ranks, stop(), time.monotonic() - saved_at > save_after)
+            reason, is_due = _agree(recovery, ranks, stop(), time.monotonic() - saved_at > save_after)
             now = recovery.progress
             if now.phase == "ended":
                 break
@@ -129,7 +129,7 @@ def run_passes(
                 saved_at = time.monotonic()
             if reason:
                 raise StoppedError(reason)
-        if done > begun:  # save at the end too, because writing the parts takes long
+        if done > first_step:  # save at the end too, because writing the parts takes long
             save()
     except KeyboardInterrupt:
         if ranks.size == 1:  # with more ranks, the others would wait
@@ -138,7 +138,7 @@ def run_passes(
         raise
 
 
-def _agreed(recovery: Recovery, ranks: SingleProcess, reason: Stop, is_due: bool) -> tuple[Stop, bool]:
+def _agree(recovery: Recovery, ranks: SingleProcess, reason: Stop, is_due: bool) -> tuple[Stop, bool]:
     """Return the reason of any rank to stop, and whether rank 0 requests a save.
 
     Raises:

@@ -17,7 +17,7 @@ def check_sizes(problem: Problem) -> None:
     """
     y = problem.observation
     limits = torch.finfo(y.dtype)
-    largest = _largest(y)
+    largest = _max_magnitude(y)
     most, least = 1e-3 * (limits.max / y.numel()) ** 0.5, limits.tiny**0.5 / limits.eps
     if largest > most or 0 < largest < least:
         raise ValueError(
@@ -38,7 +38,7 @@ def check_spread(problem: Problem, limit: float | None = None) -> None:
     """
     y = problem.observation
     limit = 1 / torch.finfo(y.dtype).eps if limit is None else limit
-    largest, unit = _largest(y), scale(problem)
+    largest, unit = _max_magnitude(y), scale(problem)
     if largest > limit * unit:
         raise ValueError(
             f"{problem.name}: the largest entry must be at most {limit:.0e} times the median absolute value, got "
@@ -46,6 +46,6 @@ def check_spread(problem: Problem, limit: float | None = None) -> None:
         )
 
 
-def _largest(y: Tensor) -> float:
+def _max_magnitude(y: Tensor) -> float:
     """Return the largest absolute value without copying the tensor."""
     return max(abs(float(extreme)) for extreme in y.aminmax())

@@ -112,9 +112,9 @@ class LowRankModel:
             fitted = factors[0][part] @ factors[1] - mean if factors else None
             if not observed.all():
                 rows[~observed] = 0.0
-            yield part, self._judged(rows, observed, regression, device, fitted)
+            yield part, self._classify_rows(rows, observed, regression, device, fitted)
 
-    def _judged(
+    def _classify_rows(
         self,
         rows: NDArray[Any],
         observed: NDArray[Any],
@@ -154,7 +154,7 @@ def fit_low_rank_model(Z: NDArray[Any], low_rank: NDArray[Any], q: int, center: 
     m = Z.shape[1]
     observed = ~np.isnan(Z)
     given = np.where(observed, Z, 0.0)
-    noise = _noise(given - low_rank, observed)
+    noise = _noise_variance(given - low_rank, observed)
     kept = observed & (np.abs(given - low_rank) <= LIMIT * noise**0.5)
     values = low_rank
     mean, loadings = np.zeros(m), np.zeros((m, 0))
@@ -167,7 +167,7 @@ def fit_low_rank_model(Z: NDArray[Any], low_rank: NDArray[Any], q: int, center: 
         loadings = start * np.sqrt(np.maximum(variances[strong] - noise, 0.1 * noise))
         rows = np.where(observed, Z - mean, 0.0)
         cells = predict_cells(rows, kept, RowRegression(loadings, noise))
-        noise = _noise(rows - cells.fitted, observed)
+        noise = _noise_variance(rows - cells.fitted, observed)
         before, kept = kept, observed & cells.within(LIMIT)
         values = np.where(kept, rows, cells.fitted) + mean
         if np.array_equal(before, kept):
@@ -216,5 +216,5 @@ def without_outliers(
     return kept, moved
 
 
-def _noise(residual: NDArray[Any], observed: NDArray[Any]) -> float:
+def _noise_variance(residual: NDArray[Any], observed: NDArray[Any]) -> float:
     return max(float(np.quantile(np.abs(residual[observed]), QUANTILE)) / CONSISTENT, MIN_NOISE) ** 2

@@ -117,10 +117,20 @@ def separate_mapped(
     of_all = SINGLE_PROCESS if ranks is None else ranks
     D = None if is_table(place.path) else open_matrix(place)
     with FolderLock(folder) as lock:
-        if text_of_first(lambda: _hold(lock), of_all):
+        if text_of_first(lambda: _lock_folder(lock), of_all):
             raise ValueError(in_use(folder))
         return _separate(
-            place, D, folder, solver, seed, say if of_all.rank == 0 else _silent, passes, index, ranks, stop, save_after
+            place,
+            D,
+            folder,
+            solver,
+            seed,
+            say if of_all.rank == 0 else _ignore_line,
+            passes,
+            index,
+            ranks,
+            stop,
+            save_after,
         )
 
 
@@ -142,7 +152,7 @@ def _separate(
     name, suffix = place.path.name, (strip_suffix(place.path) if ranks is None else None) or ".npy"
     about = description(place, solver, seed, index)
     known = previous_result(folder, say) if of_all.rank == 0 else None
-    if _is_true(known is not None, of_all):
+    if _broadcast_flag(known is not None, of_all):
         known = read_json(folder / RESULT) if known is None else known
         require_same(known.get("about"), about, folder)
         say(f"{name}: already separated in {folder}")
@@ -159,7 +169,7 @@ def _separate(
         own = ranks.own(shape[0])
         D = D.part(own) if isinstance(D, StripMatrix) else D[own]
     start = time.monotonic()
-    recovery, seconds = _begun(D, folder, about, solver, seed, say, of_all)
+    recovery, seconds = _start_recovery(D, folder, about, solver, seed, say, of_all)
     at_least("passes", passes, 1)
     describe = partial(_describe, name)
     run_passes(recovery, of_all, folder, about, seconds, say, describe, passes, stop, save_after)
@@ -202,7 +212,7 @@ def _separate(
     return result
 
 
-def _hold(lock: FolderLock) -> str:
+def _lock_folder(lock: FolderLock) -> str:
     """Lock a folder and remove files left behind by killed processes; return why this failed, if it did."""
     if not lock.acquire():
         return "held"
@@ -210,16 +220,16 @@ def _hold(lock: FolderLock) -> str:
     return ""
 
 
-def _silent(_: str) -> None:
+def _ignore_line(_: str) -> None:
     """Ignore a line, because the first rank prints it."""
 
 
-def _is_true(found: bool, ranks: SingleProcess) -> bool:
+def _broadcast_flag(found: bool, ranks: SingleProcess) -> bool:
     """Return the value of rank 0 on all ranks."""
     return bool(ranks.broadcast(torch.tensor(found, device=ranks.device))[0])
 
 
-def _begun(
+def _start_recovery(
     D: Tensor | StripMatrix,
     folder: Path,
     about: Mapping[str, Any],
@@ -230,14 +240,14 @@ def _begun(
 ) -> tuple[Recovery, float]:
     """Return the recovery, resumed if there is saved progress, and the time spent so far in seconds."""
     saved: dict[str, Any] | None = None
-    if _is_true((folder / PROGRESS).is_file(), ranks):
+    if _broadcast_flag((folder / PROGRESS).is_file(), ranks):
         try:
             saved = load_state(folder / PROGRESS)
         except ValueError as error:
             raise ValueError(f"{error}; remove it to start over") from None
         require_same(saved["about"], about, folder)
-    has_gaps = _checked(D, about["file"], ranks)
-    D = _placed(D, ranks.device, about["file"])
+    has_gaps = _check_entries(D, about["file"], ranks)
+    D = _to_device(D, ranks.device, about["file"])
     empty = torch.empty(0, dtype=torch.int64, device=ranks.device)
     recovery = Recovery(solver, Observation(D, None, empty, has_gaps), seed, begins=saved is None, ranks=ranks)
     if saved is None:
@@ -249,7 +259,7 @@ def _begun(
     return recovery, float(saved["seconds"])
 
 
-def _placed(D: Tensor | StripMatrix, device: torch.device, name: str) -> Tensor | StripMatrix:
+def _to_device(D: Tensor | StripMatrix, device: torch.device, name: str) -> Tensor | StripMatrix:
     """Copy the rows of this rank to its device; on a CPU, they stay in the file.
 
     Raises:
@@ -272,7 +282,7 @@ def _placed(D: Tensor | StripMatrix, device: torch.device, name: str) -> Tensor 
     return placed
 
 
-def _checked(D: Tensor | StripMatrix, name: str, ranks: SingleProcess) -> bool:
+def _check_entries(D: Tensor | StripMatrix, name: str, ranks: SingleProcess) -> bool:
     """Check the entries, and return whether any are missing on any rank.
 
     Raises:

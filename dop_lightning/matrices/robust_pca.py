@@ -203,7 +203,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         """
         given = X
         X = self._validated(X, reset=True)
-        self._check(X)
+        self._check_parameters(X)
         observed = ~np.isnan(X)
         if not observed.any():
             raise ValueError("X must have at least one observed entry, got only NaN")
@@ -228,10 +228,10 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         self._set_offset(Z)
         low_rank = (codes @ (self._components * self._unit)).astype(X.dtype, copy=False)
         low_rank += self.mean_
-        self.low_rank_ = _labelled(low_rank, given)
+        self.low_rank_ = _with_labels(low_rank, given)
         sparse = X - low_rank
         np.copyto(sparse, 0, where=kept | ~observed)
-        self.sparse_ = _labelled(sparse, given)
+        self.sparse_ = _with_labels(sparse, given)
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
@@ -245,7 +245,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         """
         check_is_fitted(self)
         X = self._validated(X, reset=False)
-        _, values = _clean(self._model, self._scaled(X), self.device)
+        _, values = _clean(self._model, self._to_scaled(X), self.device)
         return (self._codes(values) * self._unit).astype(X.dtype)
 
     def fit_transform(self, X: ArrayLike, y: object = None, **_: object) -> NDArray[Any]:
@@ -278,7 +278,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             y: ignored.
         """
         check_is_fitted(self)
-        Z = self._scaled(self._validated(X, reset=False))
+        Z = self._to_scaled(self._validated(X, reset=False))
         observed = ~np.isnan(Z)
         if not observed.any():
             raise ValueError("X must have at least one observed entry, got only NaN")
@@ -302,7 +302,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             X: ``(n, m)``; NaN entries are missing.
         """
         check_is_fitted(self)
-        return self._row_scores(self._scaled(self._validated(X, reset=False)))
+        return self._row_scores(self._to_scaled(self._validated(X, reset=False)))
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
         """Return ``score_samples − offset_``, ``(n,)``, negative for outlying rows.
@@ -327,7 +327,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             X: ``(n, m)``; NaN entries are missing.
         """
         check_is_fitted(self)
-        Z = self._scaled(self._validated(X, reset=False))
+        Z = self._to_scaled(self._validated(X, reset=False))
         kept, _ = _clean(self._model, Z, self.device)
         return np.where(kept | np.isnan(Z), 1, -1)
 
@@ -341,7 +341,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             X: ``(n, m)``; NaN entries are missing.
         """
         check_is_fitted(self)
-        Z = self._scaled(self._validated(X, reset=False))
+        Z = self._to_scaled(self._validated(X, reset=False))
         cells = _cells(self._model, Z, self.device)
         probability = self._model.tails.outlier_probability(self._model.residuals(cells), self._prior)
         return np.where(np.isnan(Z), np.nan, probability)
@@ -353,7 +353,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         n, m = Z.shape
         left, values, right = (part.cpu().numpy().astype(np.float64) for part in singular_values(state, 0))
         if isinstance(state, ProjectionsState):
-            return self._take_low_rank(Z, left * values, right, state.recoveries[0].noise)
+            return self._use_low_rank(Z, left * values, right, state.recoveries[0].noise)
         Z = Z.astype(np.float64, copy=False)
         found = int((values > RANK_TOLERANCE * values[0]).sum()) if values[0] > MIN_OUTLIER else 0
         is_table = min(n, m) > 1 and m <= DENSE_COLUMNS
@@ -373,7 +373,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         kept, values = _clean(model, Z, self.device)
         return kept, self._fit_components(values)
 
-    def _take_low_rank(
+    def _use_low_rank(
         self, Z: NDArray[Any], left: NDArray[Any], right: NDArray[Any], noise: float
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Use a certified L = left·right as the model; return the same as :meth:`_fit_models`."""
@@ -433,7 +433,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
     def _set_components(self, components: NDArray[Any], squares: NDArray[Any], total: float, n: int) -> None:
         """Set components, their squared singular values, and the total of all squares, in units of ``_unit``."""
         dtype = self.scale_.dtype
-        self._components = _signed(components)
+        self._components = _fix_signs(components)
         self._squares, self._total, self._count = squares, total, n
         self.components_ = self._components.astype(dtype)
         with np.errstate(over="ignore", under="ignore"):
@@ -450,7 +450,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
         rest = (float(full) - float((loadings**2).sum())) / len(weights)
         return loadings, max(rest, self._model.noise)
 
-    def _scaled(self, X: NDArray[Any]) -> NDArray[Any]:
+    def _to_scaled(self, X: NDArray[Any]) -> NDArray[Any]:
         return (X.astype(np.float64) - self._location) / self._scale
 
     def _codes(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -477,7 +477,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", ensure_min_samples=1
         )
 
-    def _check(self, X: NDArray[Any]) -> None:
+    def _check_parameters(self, X: NDArray[Any]) -> None:
         if self.n_components is not None and at_least("n_components", self.n_components, 1) > min(X.shape):
             raise ValueError(
                 f"n_components must be at most {min(X.shape)}, the smaller side of X, got {self.n_components}"
@@ -506,7 +506,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             seed = check_random_state(seed).randint(2**31 - 1)
         mask = None if observed.all() else torch.from_numpy(observed)
         y = torch.from_numpy(np.ascontiguousarray(centred))
-        unit = _typical(y, mask) or scale(Problem("X", y, mask=mask))
+        unit = _sampled_median(y, mask) or scale(Problem("X", y, mask=mask))
         return Problem("X", y / unit, mask=mask, seed=int(seed)), unit
 
     def _separate(self, deviations: NDArray[Any], observed: NDArray[Any]) -> tuple[State, NDArray[Any], float]:
@@ -522,7 +522,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             if self.certificate_ is not None and self.certificate_.is_accepted:
                 return state, equal, unit
             if self.scale:
-                units = robust_scale(_known(deviations, observed))
+                units = robust_scale(_with_missing(deviations, observed))
                 state, unit = self._projected_state(deviations / units, observed)
                 if self.certificate_ is not None and self.certificate_.kind == "exact":
                     return state, units, unit
@@ -533,14 +533,14 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
                 )
                 return state, equal if units is None else units, unit
         if units is None:
-            units = robust_scale(_known(deviations, observed))
+            units = robust_scale(_with_missing(deviations, observed))
         problem, unit = self._problem(deviations / units, observed)
         return self._recover(problem), units, unit
 
     def _projected_state(self, deviations: NDArray[Any], observed: NDArray[Any]) -> tuple[State, float]:
         """Separate by projections and store their certificate; return the state, and the unit of the problem."""
         problem, unit = self._problem(deviations, observed)
-        state = self._ended(ProjectionsMethod(), problem, None)
+        state = self._run(ProjectionsMethod(), problem, None)
         if isinstance(state, ProjectionsState):
             self.certificate_ = state.recoveries[0].progress.certificate
         return state, unit
@@ -555,7 +555,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             self.alpha_ = self.alpha_choice_.alpha
         else:
             self.alpha_ = max(problem.signal_shape) ** 0.5 if self.alpha is None else float(self.alpha)
-        state = self._ended(method, problem, self.alpha_)
+        state = self._run(method, problem, self.alpha_)
         if not state.finished():
             warnings.warn(
                 f"not converged to tol={self.tol:g} within max_iter={self.max_iter} iterations",
@@ -564,7 +564,7 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin,
             )
         return state
 
-    def _ended(self, method: Procedure, problem: Problem, alpha: float | None) -> State:
+    def _run(self, method: Procedure, problem: Problem, alpha: float | None) -> State:
         ending = run_to_end(method, problem, int(self.max_iter), block=BLOCK, device=self.device, alpha=alpha)
         if ending.ends[0] == "diverged":
             raise ValueError("X overflows during the factorization; rescale it")
@@ -597,19 +597,19 @@ def _prediction_error(model: CellModel | LowRankModel, Z: NDArray[Any], device: 
     return float(errors[: max(1, int(TRIMMED_FRACTION * len(errors)))].mean())
 
 
-def _typical(y: torch.Tensor, mask: torch.Tensor | None) -> float:
+def _sampled_median(y: torch.Tensor, mask: torch.Tensor | None) -> float:
     """Return the median absolute value of a sample of a large complete table, otherwise 0."""
     if mask is not None or y.numel() <= SMALL:
         return 0.0
     return float(y.view(-1)[:: y.numel() // SAMPLE | 1].abs().median())
 
 
-def _known(deviations: NDArray[Any], observed: NDArray[Any]) -> NDArray[Any]:
+def _with_missing(deviations: NDArray[Any], observed: NDArray[Any]) -> NDArray[Any]:
     """Return the deviations with NaN at unobserved entries."""
     return deviations if observed.all() else np.where(observed, deviations, np.nan)
 
 
-def _signed(components: Any) -> Any:
+def _fix_signs(components: Any) -> Any:
     """Return components with their largest entry positive, because a decomposition does not determine the sign."""
     if len(components) == 0:
         return components
@@ -618,7 +618,7 @@ def _signed(components: Any) -> Any:
     return components * signs[:, None]
 
 
-def _labelled(array: NDArray[Any], like: Any) -> Any:
+def _with_labels(array: NDArray[Any], like: Any) -> Any:
     """Return the array with the labels of a DataFrame, if ``like`` is one."""
     if hasattr(like, "iloc") and hasattr(like, "columns"):
         return type(like)(array, index=like.index, columns=like.columns)

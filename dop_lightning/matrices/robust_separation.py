@@ -175,7 +175,7 @@ class SeparationState(RatelessState):
         if at_least("iterations", iterations, 0) == 0:
             return []
         # matrices too small for a certificate, and those whose choice of α was interrupted
-        if not all(self._hand_over(k) for k in range(len(self))):
+        if not all(self._start_dop(k) for k in range(len(self))):
             return []
         diverged = []
         for k in range(len(self)):
@@ -187,7 +187,7 @@ class SeparationState(RatelessState):
                 if self.parts[k].iteration == before:
                     return diverged  # interrupted
             self._ahead[k] = max(iterations, self._ahead[k])
-            self._hand_over(k)
+            self._start_dop(k)
         self._ahead = [ahead - iterations for ahead in self._ahead]
         self.iteration += iterations
         return diverged
@@ -201,7 +201,7 @@ class SeparationState(RatelessState):
         is_zero = not self.problems[k].observation.any()  # then L = 0 is correct
         return verdict is not None and not verdict.is_accepted and not is_zero
 
-    def _hand_over(self, k: int) -> bool:
+    def _start_dop(self, k: int) -> bool:
         """Start DOP if the certificate of a matrix was rejected. Return false if this was interrupted."""
         if self._is_rejected(k):
             reason = self.parts[k].report(0)["reason"]

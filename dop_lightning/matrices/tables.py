@@ -78,22 +78,22 @@ def read_table(path: Path, index: Sequence[str] = ()) -> Table:
         ValueError: there are no rows, a cell is not a number, rows have different lengths, ``index`` names a column
             that does not exist, or the file is not such a text.
     """
-    with _reading(path):
-        with _opened(path) as file:
+    with _convert_errors(path):
+        with _open(path) as file:
             lines = [line for line in file.read().splitlines() if line.strip()]
         comments = list(takewhile(_is_comment, lines))
         lines = lines[len(comments) :]
         separator = _separator(lines)
-        rows = _cells(lines, separator)
+        rows = _split_cells(lines, separator)
     if not rows:
         raise ValueError(f"{path}: a table must hold at least one row, got none")
     decimal = _decimal(path, rows, separator)
-    numbers = [[_number(cell, decimal) for cell in row] for row in rows]
+    numbers = [[_parse_number(cell, decimal) for cell in row] for row in rows]
     if index:
-        rows, numbers = _with_index(path, rows, numbers, index)
+        rows, numbers = _move_index_left(path, rows, numbers, index)
         top, left = 1, len(index)
     else:
-        top, left = _frame(rows, numbers)
+        top, left = _header_size(rows, numbers)
     width = len(rows[-1])
     for k, row in enumerate(rows):
         # In R's write.table, the header has no cell above the labels.
@@ -104,7 +104,7 @@ def read_table(path: Path, index: Sequence[str] = ()) -> Table:
     for k in range(top, len(rows)):
         for j in range(left, width):
             if numbers[k][j] is None:
-                raise ValueError(f"{path}: {_mistake(rows, k, j, top)}")
+                raise ValueError(f"{path}: {_describe_mistake(rows, k, j, top)}")
     values = np.array([row[left:] for row in numbers[top:]], dtype=np.float64)
     return Table(values, TableLabels(comments, rows[:top], [row[:left] for row in rows[top:]], separator, decimal))
 
@@ -147,22 +147,22 @@ def text_strips(path: Path, index: Sequence[str], entries: int) -> tuple[tuple[i
         ValueError: as in :func:`read_table`; some errors are raised while strips are read.
     """
     sample, count, last = [], 0, ""
-    with _reading(path):
+    with _convert_errors(path):
         for line in _rows_of_text(path):
             count, last = count + 1, line
             if count <= SAMPLE:
                 sample.append(line)
         separator = _separator([last])
-        rows = _cells(sample, separator)
+        rows = _split_cells(sample, separator)
     if not rows:
         raise ValueError(f"{path}: a table must hold at least one row, got none")
     decimal, width = _decimal(path, rows, separator), len(rows[-1])
-    numbers = [[_number(cell, decimal) for cell in row] for row in rows]
+    numbers = [[_parse_number(cell, decimal) for cell in row] for row in rows]
     if index:
-        _with_index(path, rows, numbers, index)
+        _move_index_left(path, rows, numbers, index)
         top, columns = 1, [j for j, name in enumerate(rows[0]) if name not in index]
     else:
-        top, left = _frame(rows, numbers)
+        top, left = _header_size(rows, numbers)
         columns = list(range(left, width))
     height = max(1, entries // max(1, len(columns)))
     shape = count - top, len(columns)
@@ -174,8 +174,8 @@ def _number_strips(
 ) -> Iterator[np.ndarray]:
     lines, done = islice(_rows_of_text(path), top, None), top
     while True:
-        with _reading(path):
-            rows = _cells(list(islice(lines, height)), separator)
+        with _convert_errors(path):
+            rows = _split_cells(list(islice(lines, height)), separator)
         if not rows:
             return
         strip = np.empty((len(rows), len(columns)))
@@ -186,7 +186,7 @@ def _number_strips(
                     "above"
                 )
             for place, j in enumerate(columns):
-                number = _number(row[j], decimal)
+                number = _parse_number(row[j], decimal)
                 if number is None:
                     raise ValueError(
                         f"{path}: cells must be numbers, or empty if missing, got {row[j]!r} in row "
@@ -199,7 +199,7 @@ def _number_strips(
 
 def _rows_of_text(path: Path) -> Iterator[str]:
     """Yield the lines of a table that are not blank, without the comments above it."""
-    with _opened(path) as file:
+    with _open(path) as file:
         is_above = True
         for line in file:
             is_above = is_above and (not line.strip() or _is_comment(line))
@@ -212,7 +212,7 @@ def _is_comment(line: str) -> bool:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _convert_errors(path: Path) -> Iterator[None]:
     """Convert errors of reading a table into a ValueError with its name."""
     try:
         yield
@@ -220,7 +220,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: a table must be UTF-8 text, got another or damaged file ({error})") from None
 
 
-def _frame(rows: list[list[str]], numbers: list[list[float | None]]) -> tuple[int, int]:
+def _header_size(rows: list[list[str]], numbers: list[list[float | None]]) -> tuple[int, int]:
     """Return the number of header rows and of label columns, each 0 or 1."""
     if len(rows) == 1 or len(rows[-1]) == 1:
         return int(len(rows) > 1 and _is_text(numbers[0])), 0
@@ -241,13 +241,13 @@ def _separator(lines: list[str]) -> str:
     return next((mark for mark in "\t;," if mark in last), " ")
 
 
-def _cells(lines: list[str], separator: str) -> list[list[str]]:
+def _split_cells(lines: list[str], separator: str) -> list[list[str]]:
     if separator == " ":
         return list(csv.reader([" ".join(line.split()) for line in lines], delimiter=" "))
     return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator, skipinitialspace=True)]
 
 
-def _opened(path: Path) -> TextIO:
+def _open(path: Path) -> TextIO:
     encoding = "utf-8-sig"  # Excel writes a byte order mark
     if path.suffix.lower() != ".gz":
         return path.open(encoding=encoding)
@@ -260,7 +260,7 @@ def _decimal(path: Path, rows: list[list[str]], separator: str) -> str:
     commas = [cell for cell in cells if _DECIMAL_COMMA.fullmatch(cell)]
     if separator not in "\t;" or not commas:
         return "."
-    points = [cell for cell in cells if "." in cell and _number(cell, ".") is not None]
+    points = [cell for cell in cells if "." in cell and _parse_number(cell, ".") is not None]
     grouped = separator == "\t" and all(re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", cell) for cell in commas)
     if points or grouped:
         both = f" and {points[0]!r}" if points else ""
@@ -271,7 +271,7 @@ def _decimal(path: Path, rows: list[list[str]], separator: str) -> str:
     return ","
 
 
-def _with_index(
+def _move_index_left(
     path: Path, rows: list[list[str]], numbers: list[list[float | None]], index: Sequence[str]
 ) -> tuple[list[list[str]], list[list[float | None]]]:
     """Move the columns with these names to the left."""
@@ -293,7 +293,7 @@ def _with_index(
     return [[row[j] for j in order] for row in rows], [[row[j] for j in order] for row in numbers]
 
 
-def _mistake(rows: list[list[str]], k: int, j: int, top: int) -> str:
+def _describe_mistake(rows: list[list[str]], k: int, j: int, top: int) -> str:
     """Return what is wrong with a cell."""
     cell = rows[k][j]
     name = f" {rows[0][j]!r}" if top and len(rows[0]) == len(rows[k]) else ""
@@ -304,7 +304,7 @@ def _mistake(rows: list[list[str]], k: int, j: int, top: int) -> str:
     return f"cells must be numbers, or empty if missing, got {cell!r} in row {k + 1}, column {j + 1}{name}{hint}"
 
 
-def _number(cell: str, decimal: str) -> float | None:
+def _parse_number(cell: str, decimal: str) -> float | None:
     """Return the value of a cell: NaN if missing, ``None`` if it is not a number."""
     if cell.lower() in _MISSING:
         return math.nan

@@ -60,7 +60,7 @@ class CustomMetrics:
 
     def __init__(self, metrics: Mapping[str, Callable[..., Any]] | Sequence[Callable[..., Any]] | None = None) -> None:
         self._metrics: dict[str, MetricCall] = {}
-        for tag, metric in _named(metrics):
+        for tag, metric in _named_metrics(metrics):
             _check_tag(tag, self._metrics)
             self._metrics[tag] = TorchmetricsCall(tag, metric) if isinstance(metric, Metric) else Call(tag, metric)
 
@@ -109,7 +109,7 @@ class CustomMetrics:
         return found
 
 
-def _named(metrics: object) -> Iterator[tuple[str, Any]]:
+def _named_metrics(metrics: object) -> Iterator[tuple[str, Any]]:
     """Yield the tag and the metric of each entry."""
     if metrics is None:
         return

@@ -208,12 +208,12 @@ class DeferredProblem(Problem):
         folder = name if folder is None else folder
         if (name, folder) == (self.name, self.folder):
             return self
-        return _made(self, self._shelf, self._digest, name=name, folder=folder)
+        return _create_deferred(self, self._shelf, self._digest, name=name, folder=folder)
 
     def window(self, rows: slice, columns: slice, **changes: Any) -> Problem:
         """See :meth:`Problem.window`. Does not load the tensors."""
         height, width = (len(range(n)[part]) for n, part in zip(self._shape[-2:], (rows, columns), strict=True))
-        tile = _made(
+        tile = _create_deferred(
             self,
             WindowShelf(self._shelf, rows, columns),
             None,
@@ -243,25 +243,30 @@ def defer(problem: Problem, read: Reading, owner: object = None) -> tuple[Proble
     """
     held = Tensors(problem, owner)
     digest = problem.digest
-    return _made(problem, SourceShelf(problem, read, held, digest), digest), held
+    return _create_deferred(problem, SourceShelf(problem, read, held, digest), digest), held
 
 
-def _made(problem: Problem, shelf: Shelf, digest: str | None, **changes: Any) -> DeferredProblem:
+def _create_deferred(problem: Problem, shelf: Shelf, digest: str | None, **changes: Any) -> DeferredProblem:
     made: DeferredProblem = object.__new__(DeferredProblem)
     for field in fields(Problem):
         if field.name not in TENSORS:
             value = changes[field.name] if field.name in changes else getattr(problem, field.name)
             object.__setattr__(made, field.name, value)
     known = problem._has_undamaged if isinstance(problem, DeferredProblem) else problem.undamaged is not None
-    object.__setattr__(made, "signal_shape", _shared(made.signal_shape))
-    own = {"_dtype": problem.dtype, "_has_mask": problem.has_mask, "_has_undamaged": known}
-    for name, value in {"_shelf": shelf, "_shape": _shared(problem.shape), "_digest": digest, **own}.items():
+    object.__setattr__(made, "signal_shape", _shared_tuple(made.signal_shape))
+    own = {
+        "_shape": _shared_tuple(problem.shape),
+        "_dtype": problem.dtype,
+        "_has_mask": problem.has_mask,
+        "_has_undamaged": known,
+    }
+    for name, value in {"_shelf": shelf, "_digest": digest, **own}.items():
         object.__setattr__(made, name, value)
     return made
 
 
 @lru_cache(maxsize=64)
-def _shared(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _shared_tuple(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the first equal tuple, since thousands of problems of a run have the same shape."""
     return shape
 

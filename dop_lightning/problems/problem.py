@@ -179,7 +179,7 @@ class Problem:
             positive(f"{self.name}: alpha", self.alpha)
         if self.noise is not None:
             positive(f"{self.name}: noise", self.noise)
-        self._settle_signal_shape()
+        self._infer_signal_shape()
         if self.truth is not None:
             if tuple(self.truth.shape) != self.signal_shape:
                 raise ValueError(
@@ -189,7 +189,7 @@ class Problem:
             if not torch.isfinite(self.truth).all():
                 raise ValueError(f"{self.name}: truth must be finite, got non-finite entries")
 
-    def _settle_signal_shape(self) -> None:
+    def _infer_signal_shape(self) -> None:
         """Infer the shape of the signal from the truth or the observation, and check it against the measurement."""
         known = self.observation if self.truth is None else self.truth
         if self.sensing is not None and not self.signal_shape and self.truth is None:

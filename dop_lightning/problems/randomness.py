@@ -59,10 +59,10 @@ def use_stream(seed: int, purpose: Purpose, *counters: int, device: torch.device
         device: device of the global generator.
     """
     with _GENERATOR_LOCK:
-        yield from _lent(stream_seed(seed, purpose, *counters), torch.device(device))
+        yield from _lend_stream(stream_seed(seed, purpose, *counters), torch.device(device))
 
 
-def _lent(seed: int, kind: torch.device) -> Iterator[None]:
+def _lend_stream(seed: int, kind: torch.device) -> Iterator[None]:
     if kind.type == "cpu":
         before = torch.default_generator.get_state()
         torch.default_generator.manual_seed(seed)

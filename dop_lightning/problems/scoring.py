@@ -52,8 +52,8 @@ class Scorer:
         self._corruption = corruption
         self._metrics = metrics
         self._threshold = torch.tensor([least_corruption(p) for p in problems], device=problems.device)
-        self._truth = _known([p.truth for p in problems], problems.device)
-        self._true_corruption = _known([p.true_corruption for p in problems], problems.device)
+        self._truth = _stack_known([p.truth for p in problems], problems.device)
+        self._true_corruption = _stack_known([p.true_corruption for p in problems], problems.device)
         self._range = problems[0].data_range
         self._image = len(problems.signal_shape) == 3 and self._range is not None
 
@@ -73,25 +73,25 @@ class Scorer:
         Raises:
             ValueError: a user-defined metric fails.
         """
-        scores = self._built_in(signal, corruption, loss, average)
+        scores = self._built_in_scores(signal, corruption, loss, average)
         if self._metrics:
             self._add_custom(self._metrics, scores, signal, corruption, range(len(scores)))
         return scores
 
-    def _built_in(
+    def _built_in_scores(
         self, signal: Tensor, corruption: Tensor, loss: Tensor, average: Tensor | None = None
     ) -> list[dict[str, float]]:
         scores: list[dict[str, float]] = [{} for _ in self.problems]
-        _put(scores, "loss", loss)
+        _add_scores(scores, "loss", loss)
         if self._corruption:
             density = corruption_density(corruption, self._threshold, self.problems.mask)
-            _put(scores, "corruption_density", density)
-        self._compare(scores, "relative_error", relative_error, signal, self._truth)
+            _add_scores(scores, "corruption_density", density)
+        self._add_comparison(scores, "relative_error", relative_error, signal, self._truth)
         if self._image and (data_range := self._range) is not None:
-            self._compare(scores, "psnr", lambda x, t: psnr(x, t, data_range), signal, self._truth)
-            self._compare(scores, "ssim", lambda x, t: ssim(x, t, data_range), signal, self._truth)
+            self._add_comparison(scores, "psnr", lambda x, t: psnr(x, t, data_range), signal, self._truth)
+            self._add_comparison(scores, "ssim", lambda x, t: ssim(x, t, data_range), signal, self._truth)
             if average is not None:
-                self._compare(scores, "psnr_average", lambda x, t: psnr(x, t, data_range), average, self._truth)
+                self._add_comparison(scores, "psnr_average", lambda x, t: psnr(x, t, data_range), average, self._truth)
         return scores
 
     def final(
@@ -119,23 +119,23 @@ class Scorer:
         Raises:
             ValueError: a user-defined metric fails.
         """
-        scores = self._built_in(signal, corruption, loss)
+        scores = self._built_in_scores(signal, corruption, loss)
         if self._corruption:
-            self._compare(scores, "relative_error_corruption", relative_error, corruption, self._true_corruption)
+            self._add_comparison(scores, "relative_error_corruption", relative_error, corruption, self._true_corruption)
         if self._true_corruption is not None:
             which, true_corruption = self._true_corruption
             mask = None if self.problems.mask is None else self.problems.mask[which]
-            _put(scores, "true_density", corruption_density(true_corruption, 0.0, mask), which)
+            _add_scores(scores, "true_density", corruption_density(true_corruption, 0.0, mask), which)
             if self._corruption:
                 found, thresholds = corruption[which], self._threshold[which]
                 precision, recall = support_scores(found, true_corruption, thresholds, mask)
-                _put(scores, "support_precision", precision, which)
-                _put(scores, "support_recall", recall, which)
+                _add_scores(scores, "support_precision", precision, which)
+                _add_scores(scores, "support_recall", recall, which)
         if len(self.problems.signal_shape) == 2:
-            _put(scores, "rank", numerical_rank(self._without_start(signal), RANK_TOLERANCE))
+            _add_scores(scores, "rank", numerical_rank(self._without_start(signal), RANK_TOLERANCE))
         measured = self.problems.observation.shape[1:] == self.problems.signal_shape
         if self._image and measured and (data_range := self._range) is not None:
-            self._compare(
+            self._add_comparison(
                 scores, "input_psnr", lambda x, t: psnr(x, t, data_range), self.problems.observation, self._truth
             )
         if self._metrics and curves is None:
@@ -165,9 +165,9 @@ class Scorer:
         for k in which:
             known = {
                 "signal": signal[k],
-                "truth": _of(self._truth, k, signal),
+                "truth": _tensor_of(self._truth, k, signal),
                 "corruption": corruption[k] if self._corruption else None,
-                "true_corruption": _of(self._true_corruption, k, corruption),
+                "true_corruption": _tensor_of(self._true_corruption, k, corruption),
                 "observation": problems.observation[k],
                 "mask": torch.ones_like(problems.observation[k], dtype=torch.bool)
                 if problems.mask is None
@@ -175,7 +175,7 @@ class Scorer:
             }
             scores[k].update(metrics.scores(problems[k], known))
 
-    def _compare(
+    def _add_comparison(
         self,
         scores: list[dict[str, float]],
         tag: str,
@@ -186,10 +186,10 @@ class Scorer:
         if known is not None:
             which, target = known
             whole = len(which) == len(self.problems)
-            _put(scores, tag, metric(estimate if whole else estimate[which], target), which)
+            _add_scores(scores, tag, metric(estimate if whole else estimate[which], target), which)
 
 
-def _known(tensors: Sequence[Tensor | None], device: torch.device) -> tuple[list[int], Tensor] | None:
+def _stack_known(tensors: Sequence[Tensor | None], device: torch.device) -> tuple[list[int], Tensor] | None:
     """Return the positions of the known tensors, and these tensors stacked; ``None`` if there are none."""
     which = [k for k, tensor in enumerate(tensors) if tensor is not None]
     if not which:
@@ -197,12 +197,12 @@ def _known(tensors: Sequence[Tensor | None], device: torch.device) -> tuple[list
     return which, torch.stack([tensor for tensor in tensors if tensor is not None]).to(device)
 
 
-def _of(known: tuple[list[int], Tensor] | None, k: int, like: Tensor) -> Tensor | None:
+def _tensor_of(known: tuple[list[int], Tensor] | None, k: int, like: Tensor) -> Tensor | None:
     """Return the known tensor of problem k, if any, with the dtype and device of an estimate."""
     return known[1][known[0].index(k)].to(like) if known is not None and k in known[0] else None
 
 
-def _put(scores: list[dict[str, float]], tag: str, values: Tensor, which: Sequence[int] | None = None) -> None:
+def _add_scores(scores: list[dict[str, float]], tag: str, values: Tensor, which: Sequence[int] | None = None) -> None:
     """Write values into the dictionaries. NaN means unknown and is omitted."""
     for k, value in zip(range(len(scores)) if which is None else which, values.tolist(), strict=True):
         if not math.isnan(value):

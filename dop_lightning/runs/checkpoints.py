@@ -49,14 +49,14 @@ def read_batch(file: Path, fingerprint: str = "") -> dict[str, Any]:
     content = load_state(file)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{file}: damaged, or not a checkpoint written by dop (it has no known format)")
-    if lacking := _lacking(content):
+    if lacking := _missing_key(content):
         raise ValueError(f"{file}: incomplete checkpoint ({lacking} is missing)")
     if fingerprint and content["run"] not in ("", fingerprint):
         raise ValueError(f"{file}: belongs to another run, with other settings or data")
     return content
 
 
-def _lacking(content: Mapping[str, Any]) -> str:
+def _missing_key(content: Mapping[str, Any]) -> str:
     """Return the first required key that the file of a batch lacks; empty if the file is complete."""
     for key in _OF_BATCH:
         if key not in content:

@@ -26,7 +26,7 @@ def sealed(text: str) -> str:
     return f"{_MARK.decode()}{checksum(text.encode())}\n{text}"
 
 
-def _body(content: bytes) -> bytes | None:
+def _config_body(content: bytes) -> bytes | None:
     """Return a config without its checksum; ``None`` if the checksum is missing or differs."""
     head, _, rest = content.partition(b"\n")
     return rest if head == _MARK + checksum(rest).encode() else None
@@ -34,7 +34,7 @@ def _body(content: bytes) -> bytes | None:
 
 def _body_of_copy(path: Path) -> bytes | None:
     try:
-        return _body(copy_of(path).read_bytes())
+        return _config_body(copy_of(path).read_bytes())
     except OSError:
         return None
 
@@ -54,11 +54,11 @@ def read_config(path: Path) -> bytes:
     except OSError:
         if (body := _body_of_copy(path)) is None:
             raise
-        return _noting(path, "cannot be read", body)
-    if (body := _body(content)) is not None:
+        return _report_copy(path, "cannot be read", body)
+    if (body := _config_body(content)) is not None:
         return body
     if (body := _body_of_copy(path)) is not None:
-        return body if body == content else _noting(path, "damaged or edited, its checksum differs", body)
+        return body if body == content else _report_copy(path, "damaged or edited, its checksum differs", body)
     if content.startswith(_MARK):
         raise ValueError("damaged: the checksum does not match the content")
     return content
@@ -72,7 +72,7 @@ def require_unchanged(path: Path) -> None:
         OSError: the file cannot be read.
     """
     content = path.read_bytes()
-    if _body(content) is not None:
+    if _config_body(content) is not None:
         return
     copy = _body_of_copy(path)
     if copy is not None and copy != content:
@@ -102,7 +102,7 @@ def check_config(path: Path) -> str:
         return f"cannot be read ({error.strerror or error})"
     copy = _body_of_copy(path)
     is_old = not content.startswith(_MARK) and copy in (None, content)
-    return "" if is_old or _body(content) is not None else "damaged or edited, its checksum differs"
+    return "" if is_old or _config_body(content) is not None else "damaged or edited, its checksum differs"
 
 
 def check_manifest(path: Path) -> str:
@@ -123,10 +123,10 @@ def read_manifest(path: Path) -> Any:
         ValueError: the file and its copy are damaged.
         OSError: the file cannot be read.
     """
-    return _or_copy(path, read_json)
+    return _read_or_copy(path, read_json)
 
 
-def _or_copy(path: Path, read: Callable[[Path], Any]) -> Any:
+def _read_or_copy(path: Path, read: Callable[[Path], Any]) -> Any:
     try:
         return read(path)
     except ValueError as error:
@@ -134,10 +134,10 @@ def _or_copy(path: Path, read: Callable[[Path], Any]) -> Any:
             content = read(copy_of(path))
         except (OSError, ValueError):
             raise error from None
-        return _noting(path, f"damaged ({error})", content)
+        return _report_copy(path, f"damaged ({error})", content)
 
 
-def _noting(path: Path, what: str, content: Any) -> Any:
+def _report_copy(path: Path, what: str, content: Any) -> Any:
     """Print once that the copy is read instead, and return its content."""
     if path not in _noted:
         _noted.add(path)

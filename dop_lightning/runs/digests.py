@@ -36,7 +36,7 @@ def common_settings(config: Mapping[str, Any], growing: Collection[str] = ()) ->
     data = common.get("data")
     if isinstance(data, Mapping) and isinstance(data.get("init_args"), Mapping):
         common["data"] = {**data, "init_args": _without(data["init_args"], growing)}
-    return {key: compact for key, value in common.items() if (compact := _compact(value)) is not None}
+    return {key: compact for key, value in common.items() if (compact := _drop_empty(value)) is not None}
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
@@ -92,10 +92,10 @@ def _without(settings: Mapping[str, Any], keys: Collection[str]) -> dict[str, An
     return {key: value for key, value in settings.items() if key not in keys}
 
 
-def _compact(value: Any) -> Any:
+def _drop_empty(value: Any) -> Any:
     """Remove null and empty values, at any depth."""
     if isinstance(value, Mapping):
-        inner = {key: compact for key, each in value.items() if (compact := _compact(each)) is not None}
+        inner = {key: compact for key, each in value.items() if (compact := _drop_empty(each)) is not None}
         return inner or None
     return value
 

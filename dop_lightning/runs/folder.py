@@ -68,7 +68,7 @@ NOT_IN_TABLES = ("report", "machine", "files", "checksum")
 """Keys of a result that no table has."""
 
 
-def _brief(result: Mapping[str, Any]) -> dict[str, Any]:
+def _brief_result(result: Mapping[str, Any]) -> dict[str, Any]:
     """A result as tables need it; its keys are shared with those of others."""
     return {sys.intern(key): value for key, value in result.items() if key not in NOT_IN_TABLES}
 
@@ -122,7 +122,7 @@ class RunFolder:
             OSError: the file cannot be read.
         """
         try:
-            with _parsing(self.manifest_path, "a manifest"):
+            with _convert_errors(self.manifest_path, "a manifest"):
                 content = read_manifest(self.manifest_path)
                 version = int(content.get("version", 1))
         except ValueError as error:
@@ -134,7 +134,7 @@ class RunFolder:
                 f"{self.path}: was written by a later version of dop_lightning (run files of version {version}, this "
                 f"version reads up to {VERSION}); update dop_lightning, or choose another folder"
             )
-        with _parsing(self.manifest_path, "a manifest"):
+        with _convert_errors(self.manifest_path, "a manifest"):
             problems = [{**entry, "name": str(entry["name"])} for entry in content["problems"]]
             for entry in problems:
                 _require_inside(entry["name"])
@@ -170,7 +170,7 @@ class RunFolder:
         """
         if not self.config_path.is_file():
             return None
-        with _parsing(self.config_path, "a config"):
+        with _convert_errors(self.config_path, "a config"):
             return read_config(self.config_path).decode("utf-8", "replace")
 
     def setting(self, *keys: str) -> Any:
@@ -182,7 +182,7 @@ class RunFolder:
         """
         import yaml
 
-        with _parsing(self.config_path, "a config", yaml.YAMLError):
+        with _convert_errors(self.config_path, "a config", yaml.YAMLError):
             value = yaml.safe_load(read_config(self.config_path).decode("utf-8"))
             for key in keys:
                 value = value[key]
@@ -212,7 +212,7 @@ class RunFolder:
             OSError: the file cannot be read.
         """
         path = self.path / folder / RESULT
-        with _parsing(path, "a result"):
+        with _convert_errors(path, "a result"):
             result = read_json(path)
             return {**result, "problem": result["problem"]}
 
@@ -236,7 +236,7 @@ class RunFolder:
         """
         folders = sorted(path.parent.name for path in self.result_paths() if path.is_file())
         found = (self.result(folder) for folder in folders)
-        results = {result["problem"]: _brief(result) if brief else result for result in found}
+        results = {result["problem"]: _brief_result(result) if brief else result for result in found}
         if names is None:
             if not self.has_run:
                 return list(results.values())
@@ -265,7 +265,7 @@ def _require_inside(name: str) -> None:
 
 
 @contextmanager
-def _parsing(path: Path, what: str, *errors: type[Exception]) -> Iterator[None]:
+def _convert_errors(path: Path, what: str, *errors: type[Exception]) -> Iterator[None]:
     """Convert errors of parsing a file, including ``errors``, to a ``ValueError`` that names the file."""
     kinds: tuple[type[Exception], ...] = (ValueError, LookupError, TypeError, AttributeError, *errors)
     try:

@@ -112,12 +112,12 @@ def match(manifest: RunManifest, request: RunRequest) -> tuple[list[Entry | None
     entries: list[Entry | None] = []
     for place, whole in enumerate(request.wholes):
         content = request.digests[place] if has_digests else list(whole.shape)
-        same = waiting[_identity(_listing(whole), content)]
+        same = waiting[_identity(_entry_of(whole), content)]
         entries.append(same.pop(0) if same else None)
     return entries, [entry for same in waiting.values() for entry in same]
 
 
-def _listing(whole: Problem) -> Entry:
+def _entry_of(whole: Problem) -> Entry:
     return {"attributes": dict(whole.attributes), "seed": whole.seed}
 
 
@@ -186,7 +186,7 @@ class _Comparison:
         different = list(differences(before, now, "data"))
         new = [place for place, entry in enumerate(entries) if entry is None]
         for entry in missing:
-            alike = [k for k in new if _identity(_listing(self.request.wholes[k])) == _identity(entry)]
+            alike = [k for k in new if _identity(_entry_of(self.request.wholes[k])) == _identity(entry)]
             if alike:
                 self._refuse_changed(entry, alike, different)
         if different and not any(entries):

@@ -138,7 +138,7 @@ def write_heartbeat(run: Path, beat: Heartbeat) -> None:
         OSError: the file cannot be written.
     """
     text = json.dumps(vars(beat))
-    write_atomically(_file(run, beat.rank), lambda file: file.write(text.encode()), durable=False)
+    write_atomically(_heartbeat_file(run, beat.rank), lambda file: file.write(text.encode()), durable=False)
 
 
 def read_heartbeats(run: Path) -> list[Heartbeat]:
@@ -163,7 +163,7 @@ def remove_heartbeats(run: Path, processes: int) -> None:
     """
     for beat in read_heartbeats(run):
         if beat.rank >= processes:
-            _file(run, beat.rank).unlink(missing_ok=True)
+            _heartbeat_file(run, beat.rank).unlink(missing_ok=True)
 
 
 class ActiveBatches:
@@ -218,5 +218,5 @@ def _active_file(run: Path, rank: int) -> Path:
     return run / PROCESSES / f"{rank:04d}.at-work"
 
 
-def _file(run: Path, rank: int) -> Path:
+def _heartbeat_file(run: Path, rank: int) -> Path:
     return run / PROCESSES / f"{rank:04d}.json"

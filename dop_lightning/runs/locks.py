@@ -40,10 +40,10 @@ def is_held(path: Path, number: int | None = None) -> bool | None:
     if fcntl is None or form is None:
         return None
     start, length = (0, 0) if number is None else (number, 1)  # length 0: up to the end
-    asked = (fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+    fields = (fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
     try:
         with path.open("rb+") as file:
-            query = struct.pack(form, *(asked if form.startswith("@hh") else (*asked[2:], *asked[:2])))
+            query = struct.pack(form, *(fields if form.startswith("@hh") else (*fields[2:], *fields[:2])))
             answer = struct.unpack(form, fcntl.fcntl(file, fcntl.F_GETLK, query))
     except FileNotFoundError:
         return False

@@ -45,7 +45,7 @@ class _Outcomes(Mapping[Place, Outcome]):
         self._tiles = mosaic.tiles
 
     def __getitem__(self, place: Place) -> Outcome:
-        return _read(self._run, self._tiles[place])
+        return _read_outcome(self._run, self._tiles[place])
 
     def __iter__(self) -> Iterator[Place]:
         return iter(self._tiles)
@@ -76,7 +76,7 @@ def is_assembled(run: Path, mosaic: Mosaic) -> bool:
         return False
 
 
-def _read(run: Path, tile: Problem) -> Outcome:
+def _read_outcome(run: Path, tile: Problem) -> Outcome:
     """Return the outcome of a tile, read from its files, which a crash of the machine may have damaged."""
     folder = run / tile.folder
     probability = folder / PROBABILITY
@@ -91,10 +91,10 @@ def _read(run: Path, tile: Problem) -> Outcome:
             seconds=result["seconds"],
             tau=result["tau"],
             alpha=result["alpha"],
-            signal=_array(folder / SIGNAL, tile),
-            corruption=_array(folder / CORRUPTION, tile),
+            signal=_read_array(folder / SIGNAL, tile),
+            corruption=_read_array(folder / CORRUPTION, tile),
             scores={tag: result[tag] for tag in ("loss", "corruption_density") if tag in result},
-            corruption_probability=_array(probability, tile) if probability.is_file() else None,
+            corruption_probability=_read_array(probability, tile) if probability.is_file() else None,
         )
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         raise ValueError(
@@ -102,7 +102,7 @@ def _read(run: Path, tile: Problem) -> Outcome:
         ) from error
 
 
-def _array(path: Path, tile: Problem) -> Tensor:
+def _read_array(path: Path, tile: Problem) -> Tensor:
     array = torch.from_numpy(np.load(path, mmap_mode="c"))  # unused parts take no memory
     if tuple(array.shape) != tile.shape:
         raise ValueError(f"{path.name} has shape {tuple(array.shape)} instead of {tile.shape}")

@@ -127,10 +127,10 @@ class RayTasks:
         self._waiting: list[RayTask] = []
         self._running: dict[Any, RayTask] = {}
 
-    def _require(self, name: str, asked: int, there: float) -> None:
-        if asked > there:
+    def _require(self, name: str, requested: int, available: float) -> None:
+        if requested > available:
             self.close()
-            raise ValueError(f"{name} must be at most {there:g}, the total of the cluster, got {asked}")
+            raise ValueError(f"{name} must be at most {available:g}, the total of the cluster, got {requested}")
 
     def __enter__(self) -> RayTasks:
         return self
@@ -165,11 +165,11 @@ class RayTasks:
         if not self._running:
             return []
         done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
-        ended = [self._end(reference, self._running.pop(reference)) for reference in done]
+        ended = [self._task_end(reference, self._running.pop(reference)) for reference in done]
         self._start()
         return ended
 
-    def _end(self, reference: Any, task: RayTask) -> TaskEnd:
+    def _task_end(self, reference: Any, task: RayTask) -> TaskEnd:
         errors = self._ray.exceptions
         try:
             status = int(self._ray.get(reference))
@@ -222,12 +222,12 @@ def _connect(address: str | None) -> Any:
 
     before = signal.getsignal(signal.SIGTERM)
     try:
-        with _silent():
+        with _silence_stderr():
             ray.init(address=address or "local", log_to_driver=False, logging_level="CRITICAL", **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(_no_cluster(address, " ".join(str(error).split()))) from error
+        raise ValueError(_cluster_error(address, " ".join(str(error).split()))) from error
     finally:
-        _put_back(before)
+        _restore_handler(before)
     return ray
 
 
@@ -243,21 +243,21 @@ def _require_answer(address: str) -> None:
     except ValueError:
         host, port = None, None
     if not host or not port:
-        raise ValueError(_no_cluster(address, "it must be HOST:PORT or auto"))
+        raise ValueError(_cluster_error(address, "it must be HOST:PORT or auto"))
     try:
         socket.create_connection((host, port), timeout=CONNECTION_TIMEOUT).close()
     except TimeoutError as error:
-        raise ValueError(_no_cluster(address, f"no answer within {CONNECTION_TIMEOUT:.0f} s")) from error
+        raise ValueError(_cluster_error(address, f"no answer within {CONNECTION_TIMEOUT:.0f} s")) from error
     except OSError as error:
-        raise ValueError(_no_cluster(address, error.strerror or str(error))) from error
+        raise ValueError(_cluster_error(address, error.strerror or str(error))) from error
 
 
-def _no_cluster(address: str | None, reason: str) -> str:
+def _cluster_error(address: str | None, reason: str) -> str:
     return f"address must be that of a running Ray cluster, got {address!r}: {reason}"
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def _silence_stderr() -> Iterator[None]:
     """Redirect stderr to /dev/null. Ray's libraries print each attempt to connect; one error message suffices."""
     sys.stderr.flush()
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -270,7 +270,7 @@ def _silent() -> Iterator[None]:
         os.close(nothing)
 
 
-def _put_back(handler: Any) -> None:
+def _restore_handler(handler: Any) -> None:
     try:
         signal.signal(signal.SIGTERM, handler)  # Ray's handler ends the process silently
     except ValueError:  # not in the main thread, where Ray does not set a handler either
@@ -282,7 +282,7 @@ def _put_back(handler: Any) -> None:
 
 def _run(task: RayTask, stop: Path, environment: Mapping[str, str]) -> int:
     """Run a command and return its exit status."""
-    if _exists(stop):
+    if _is_listed(stop):
         return 128 + signal.SIGTERM
     variables = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_PREFIXES)}
     variables |= {**environment, **task.environment, CHILD: str(os.getpid())}
@@ -315,16 +315,16 @@ def _run(task: RayTask, stop: Path, environment: Mapping[str, str]) -> int:
 
 
 def _wait(process: subprocess.Popen[bytes], stop: Path) -> int:
-    told = False
+    is_told = False
     while True:
         try:
             return process.wait(PAUSE)
         except subprocess.TimeoutExpired:
-            if not told and _exists(stop):
-                told = True
+            if not is_told and _is_listed(stop):
+                is_told = True
                 process.terminate()
 
 
-def _exists(path: Path) -> bool:
+def _is_listed(path: Path) -> bool:
     """Return whether a file exists. Lists its folder, since network file systems cache that a name does not exist."""
     return path in path.parent.iterdir()

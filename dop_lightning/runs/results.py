@@ -115,13 +115,13 @@ def remaining_iterations(run: Path, problems: Sequence[Problem], maximum: int) -
     """
     left = {}
     for problem in problems:
-        asked = max(1, maximum)
+        limit = max(1, maximum)
         try:
             result = RunFolder(run).result(problem.folder)
             finished = result["status"] in ("stable", "diverged")
-            left[problem.name] = 0.0 if finished else float(max(0, asked - result["iterations"]))
+            left[problem.name] = 0.0 if finished else float(max(0, limit - result["iterations"]))
         except (OSError, ValueError, KeyError, TypeError):  # not started, or damaged, which is reported on use
-            left[problem.name] = float(asked)
+            left[problem.name] = float(limit)
     return left
 
 

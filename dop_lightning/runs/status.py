@@ -59,26 +59,29 @@ class ProcessStatus:
     def trouble(self) -> str:
         """Description of its failure; empty if it is running or ended normally."""
         if self.life == "lost":
-            return f"no heartbeat from {self._where} since {format_time(self.beat.time)}"
+            return f"no heartbeat from {self._location} since {format_time(self.beat.time)}"
         if self.life == "killed":
-            return f"{self._where} was killed, its last heartbeat was at {format_time(self.beat.time)}"
-        return f"{self._where} failed: {self.beat.reason}" if self.beat.end == "failed" else ""
+            return f"{self._location} was killed, its last heartbeat was at {format_time(self.beat.time)}"
+        return f"{self._location} failed: {self.beat.reason}" if self.beat.end == "failed" else ""
 
     @property
     def note(self) -> str:
         """Warning about a running process without recent heartbeats; empty otherwise."""
         if self.life != "running" or not self.is_silent:
             return ""
-        return f"{self._where} exists, but has sent no heartbeat since {format_time(self.beat.time)}"
+        return f"{self._location} exists, but has sent no heartbeat since {format_time(self.beat.time)}"
 
     @property
-    def _where(self) -> str:
+    def _location(self) -> str:
         return f"process {self.beat.pid} on {self.beat.host}"
 
     def to_json(self) -> dict[str, Any]:
         """Return a representation for JSON, without its problems."""
-        said = asdict(self.beat)
-        return {"life": self.life, **{key: said[key] for key in said if key not in ("at_work", "batches", "started")}}
+        fields = asdict(self.beat)
+        return {
+            "life": self.life,
+            **{key: fields[key] for key in fields if key not in ("at_work", "batches", "started")},
+        }
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def read_status(folders: Sequence[Path], now: float | None = None) -> list[RunSt
         OSError: a file cannot be read.
     """
     now = time.time() if now is None else now
-    return [_status(run, name, now) for run, name in named_runs(folders)]
+    return [_run_status(run, name, now) for run, name in named_runs(folders)]
 
 
 def is_running(run: Path) -> bool:
@@ -169,16 +172,16 @@ def format_time(seconds: float) -> str:
     return time.strftime("%H:%M:%S" if then[:3] == time.localtime()[:3] else "%Y-%m-%d %H:%M:%S", then)
 
 
-def _status(run: Path, name: str, now: float) -> RunStatus:
+def _run_status(run: Path, name: str, now: float) -> RunStatus:
     folder = RunFolder(run)
     if not folder.has_run:
-        return _before_the_start(run, name)
+        return _status_before_start(run, name)
     processes = [ProcessStatus(beat, beat.life(run, now), beat.is_silent(now)) for beat in read_heartbeats(run)]
-    at_work = _problems_of(processes, "running")
-    left = {**_problems_of(processes, "killed"), **_problems_of(processes, "lost"), **_failed(processes)}
-    problems = [_problem(folder, entry, at_work, left) for entry in folder.manifest().problems]
+    running = _problems_of(processes, "running")
+    left = {**_problems_of(processes, "killed"), **_problems_of(processes, "lost"), **_failed_problems(processes)}
+    problems = [_problem_status(folder, entry, running, left) for entry in folder.manifest().problems]
     log = next((Path(p.beat.log) for p in processes if p.beat.log is not None), None) or _point_log(run)
-    status, reason = _overall(problems, processes)
+    status, reason = _overall_status(problems, processes)
     if refusal := _refusal(run, folder, processes):
         status, reason, log = "failed", refusal, _point_log(run)
     live = [process.beat for process in processes if process.life == "running"]
@@ -198,12 +201,12 @@ def _status(run: Path, name: str, now: float) -> RunStatus:
     )
 
 
-def _before_the_start(run: Path, name: str) -> RunStatus:
+def _status_before_start(run: Path, name: str) -> RunStatus:
     """Return the status of a point of a sweep without a manifest: waiting, reading its data, or refused."""
     log = _point_log(run)
-    said = "" if log is None else last_line(log)
-    if _ERROR.match(said):
-        return RunStatus(run, name, "failed", reason=said, log=log)
+    line = "" if log is None else last_line(log)
+    if _ERROR.match(line):
+        return RunStatus(run, name, "failed", reason=line, log=log)
     job = sweep_points(run.parent).get(run.name, {}).get("job")
     return RunStatus(run, name, "waiting" if log is None else "starting", reason=f"job {job}" if job else "", log=log)
 
@@ -215,12 +218,12 @@ def _problems_of(processes: Sequence[ProcessStatus], life: Life) -> dict[str, tu
     return {name: (status, iterations) for beat in beats for name, iterations in beat.at_work.items()}
 
 
-def _failed(processes: Sequence[ProcessStatus]) -> dict[str, tuple[str, int]]:
+def _failed_problems(processes: Sequence[ProcessStatus]) -> dict[str, tuple[str, int]]:
     beats = [process.beat for process in processes if process.beat.end == "failed"]
     return {name: ("failed", iterations) for beat in beats for name, iterations in beat.at_work.items()}
 
 
-def _problem(
+def _problem_status(
     folder: RunFolder,
     entry: Mapping[str, Any],
     at_work: Mapping[str, tuple[str, int]],
@@ -244,7 +247,7 @@ def _result(folder: RunFolder, name: str) -> tuple[str, int | None] | None:
     return str(result.get("status")), result.get("iterations")
 
 
-def _overall(problems: Sequence[ProblemStatus], processes: Sequence[ProcessStatus]) -> tuple[str, str]:
+def _overall_status(problems: Sequence[ProblemStatus], processes: Sequence[ProcessStatus]) -> tuple[str, str]:
     """Return the status of a run, and the reason for it."""
     statuses = {problem.status for problem in problems}
     troubles = "; ".join(process.trouble for process in processes if process.trouble)
@@ -271,8 +274,8 @@ def _refusal(run: Path, folder: RunFolder, processes: Sequence[ProcessStatus]) -
     written = log.stat().st_mtime
     if folder.manifest_path.stat().st_mtime >= written or any(beat.beat.time >= written for beat in processes):
         return ""
-    said = last_line(log)
-    return said if _ERROR.match(said) else ""
+    line = last_line(log)
+    return line if _ERROR.match(line) else ""
 
 
 def _point_log(run: Path) -> Path | None:

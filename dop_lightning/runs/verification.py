@@ -52,13 +52,13 @@ def verify_run(run: Path) -> Iterator[Verdict]:
     """
     yield from _settings(RunFolder(run))
     for file in sorted(run.glob("*/progress*.pt")):
-        if what := _said(load_state, file):
+        if what := _error_of(load_state, file):
             yield Verdict(file, what, "the run cannot be resumed until you remove progress.pt; it then starts again")
     yield from _checkpoints(run / LAST)
     yield from _curves(RunFolder(run))
     yield from _table(RunFolder(run))
     for file in sorted(run.rglob("*.ckpt")):
-        if file.is_file() and (what := _said(_check_file, file)):
+        if file.is_file() and (what := _error_of(_check_file, file)):
             yield Verdict(file, what, "it cannot be used as ckpt_path")
     for path in sorted(run.rglob(RESULT)):
         for damage in find_damage(path.parent.parent, path.parent.name):
@@ -76,7 +76,7 @@ def _settings(folder: RunFolder) -> Iterator[Verdict]:
         ),
         (folder.config_path, check_config, f"{REWRITE_NOTE}; passing it as --config is refused"),
     ]
-    for path, check, then in checks[:1] if _holds_pieces(folder) else checks:
+    for path, check, then in checks[:1] if _is_mapped_run(folder) else checks:
         of_copy, copy = check(copy_of(path)), copy_of(path)
         if what := check(path):
             is_whole = copy.is_file() and not of_copy
@@ -85,7 +85,7 @@ def _settings(folder: RunFolder) -> Iterator[Verdict]:
             yield Verdict(copy, of_copy, REWRITE_NOTE)
 
 
-def _holds_pieces(folder: RunFolder) -> bool:
+def _is_mapped_run(folder: RunFolder) -> bool:
     """Return whether matrices were read in pieces, judging by the missing config if the manifest is damaged."""
     try:
         return has_pieces(folder.path)
@@ -94,7 +94,7 @@ def _holds_pieces(folder: RunFolder) -> bool:
 
 
 def _checkpoints(folder: Path) -> Iterator[Verdict]:
-    whats = {file: _said(read_batch, file) for file in sorted(folder.glob("*.pt"))}
+    whats = {file: _error_of(read_batch, file) for file in sorted(folder.glob("*.pt"))}
     for file, what in whats.items():
         if not what:
             continue
@@ -107,8 +107,8 @@ def _checkpoints(folder: Path) -> Iterator[Verdict]:
             yield Verdict(file, what, f"a resumed run continues from {previous(file).name}")
     for name, other in ((CALLBACKS, CALLBACKS_COPY), (CALLBACKS_COPY, CALLBACKS)):
         file = folder / name
-        if file.is_file() and (what := _said(load_state, file)):
-            is_whole = (folder / other).is_file() and not _said(load_state, folder / other)
+        if file.is_file() and (what := _error_of(load_state, file)):
+            is_whole = (folder / other).is_file() and not _error_of(load_state, folder / other)
             yield Verdict(file, what, f"a resumed run reads {other}" if is_whole else "the run cannot be resumed")
 
 
@@ -135,7 +135,7 @@ def _table(folder: RunFolder) -> Iterator[Verdict]:
         yield Verdict(path, "differs from the results of the problems", f"dop table rebuilds it, and {REWRITE_NOTE}")
 
 
-def _said(check: Callable[[Path], object], file: Path) -> str:
+def _error_of(check: Callable[[Path], object], file: Path) -> str:
     """Return what is wrong with a file; empty if it is intact."""
     try:
         check(file)

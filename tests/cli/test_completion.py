@@ -64,7 +64,7 @@ def test_other_shells_are_refused(dop: Callable) -> None:
     assert said.err.count("\n") == 1
 
 
-def test_without_shtab_it_says_what_to_install(dop: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_shtab_names_the_extra(dop: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shtab", None)
     said = dop("completion", "bash")
     assert (said.status, said.out) == (2, "")

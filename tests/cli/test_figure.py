@@ -27,7 +27,7 @@ def test_help_lists_the_figures(dop) -> None:
         assert entry.text in said.out
 
 
-def test_help_comes_without_heavy_imports(tmp_path: Path) -> None:
+def test_help_avoids_heavy_imports(tmp_path: Path) -> None:
     probe = "import sys; from dop_lightning.cli import figure; figure.parser().format_help(); print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert not {"torch", "matplotlib", "pytorch_lightning"} & set(found.stdout.split())
@@ -52,7 +52,7 @@ def test_help_comes_without_heavy_imports(tmp_path: Path) -> None:
         (["2a", "--out", "o", "--device", "tpu"], "invalid choice: 'tpu'"),
     ],
 )
-def test_a_mistake_gives_one_line(arguments: list[str], text: str, dop) -> None:
+def test_mistakes_give_one_line(arguments: list[str], text: str, dop) -> None:
     said = dop("figure", *arguments)
     assert said.status == 2
     assert said.err.count("\n") == 1
@@ -60,7 +60,7 @@ def test_a_mistake_gives_one_line(arguments: list[str], text: str, dop) -> None:
     assert text in said.err
 
 
-def test_again_redraws_and_repeats_no_run(tiny: Path, dop, tmp_path: Path) -> None:
+def test_repeated_command_redraws_without_runs(tiny: Path, dop, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = dop("figure", "2a", "--out", str(out), "--device", "cpu")
     assert first.status == 0
@@ -78,7 +78,7 @@ def test_again_redraws_and_repeats_no_run(tiny: Path, dop, tmp_path: Path) -> No
     assert (out / "2a.png").is_file()
 
 
-def test_the_folder_of_another_scale_is_refused(tiny: Path, dop, tmp_path: Path) -> None:
+def test_folder_of_another_scale_is_refused(tiny: Path, dop, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert dop("figure", "2a", "--out", str(out), "--device", "cpu").status == 0
     (tiny / "small" / "dop.yaml").replace(tiny / "other.yaml")  # the overlay of small.yaml stands then
@@ -87,7 +87,7 @@ def test_the_folder_of_another_scale_is_refused(tiny: Path, dop, tmp_path: Path)
     assert "holds another run" in said.err
 
 
-def test_without_matplotlib_it_says_what_to_install(dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_matplotlib_names_the_extra(dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def without(name: str, *rest: object):

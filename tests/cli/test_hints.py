@@ -25,14 +25,14 @@ OLD_DRIVER = Gpus(nvidia=True, torch="2.13.0", cuda_build="13.0", trouble="The N
         (Gpus(apple=True, torch="2.13.0", usable=1), []),
     ],
 )
-def test_a_gpu_that_cannot_be_used(gpus: Gpus, said: list[str]) -> None:
+def test_unusable_gpu(gpus: Gpus, said: list[str]) -> None:
     hint = unused_gpu(gpus)
     assert bool(hint) == bool(said)
     assert all(part in hint for part in said)
     assert "\n" not in hint
 
 
-def test_why_there_is_none() -> None:
+def test_reason_for_no_gpu() -> None:
     assert no_gpu(Gpus(torch="2.13.0+cpu")) == "PyTorch 2.13.0+cpu finds no GPU on this machine"
     assert no_gpu(CPU_BUILD) == unused_gpu(CPU_BUILD)
     assert no_gpu(Gpus(nvidia=True, hidden=True)) == "CUDA_VISIBLE_DEVICES hides all GPUs"
@@ -42,7 +42,7 @@ def test_why_there_is_none() -> None:
     ("usable", "used", "batches", "devices"),
     [(8, 1, 40, 8), (8, 1, 3, 3), (8, 2, 40, 8), (8, 8, 40, None), (8, 1, 1, None), (1, 1, 40, None), (0, 0, 40, None)],
 )
-def test_gpus_with_nothing_to_do(usable: int, used: int, batches: int, devices: int | None) -> None:
+def test_idle_gpus(usable: int, used: int, batches: int, devices: int | None) -> None:
     hint = idle_gpus(Gpus(usable=usable), used, batches)
     assert bool(hint) == (devices is not None)
     assert devices is None or f"--trainer.devices {devices} " in hint
@@ -59,7 +59,7 @@ def test_gpus_with_nothing_to_do(usable: int, used: int, batches: int, devices: 
         ([], False),
     ],
 )
-def test_what_there_is(files: list[str], found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_available_gpus(files: list[str], found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -74,7 +74,7 @@ def test_gpus_may_be_hidden(value: str, hidden: bool, tmp_path: Path) -> None:
     assert look(tmp_path, {"CUDA_VISIBLE_DEVICES": value}).hidden is hidden
 
 
-def test_what_pytorch_says_of_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pytorch_error_about_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update\nit.")
 
@@ -92,7 +92,7 @@ MATRIX = {
 
 
 @pytest.mark.parametrize(("accelerator", "hinted"), [("auto", True), ("cpu", False)])
-def test_a_run_on_the_cpu_tells_of_the_gpu_unless_it_was_chosen(
+def test_cpu_run_mentions_the_gpu_unless_chosen(
     accelerator: str, hinted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dop
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -105,9 +105,7 @@ def test_a_run_on_the_cpu_tells_of_the_gpu_unless_it_was_chosen(
     assert (f"Hint: {unused_gpu(CPU_BUILD)}\n" in said.err) is hinted
 
 
-def test_a_gpu_that_is_asked_for_and_not_there_is_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dop
-) -> None:
+def test_missing_requested_gpu_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dop) -> None:
     monkeypatch.chdir(tmp_path)
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         pytest.skip("a GPU is used here")

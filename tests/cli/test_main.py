@@ -81,7 +81,7 @@ def result(run: str, problem: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "how", [["-c", "from dop_lightning.cli.main import main; main(['--help'])"], ["-m", "dop_lightning"]]
 )
-def test_help_comes_without_heavy_imports(how: list[str], tmp_path: Path) -> None:
+def test_help_avoids_heavy_imports(how: list[str], tmp_path: Path) -> None:
     probe = "import atexit, sys; atexit.register(lambda: print('heavy' if 'torch' in sys.modules else 'light'))"
     (tmp_path / "sitecustomize.py").write_text(probe)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}
@@ -126,7 +126,7 @@ def test_a_verb_that_is_close_is_suggested(typed: str, meant: str, dop) -> None:
         (["help", "fitt"], "fit"),
     ],
 )
-def test_what_is_no_verb_is_understood(typed: list[str], meant: str, folder: Path, dop) -> None:
+def test_arguments_without_a_verb_are_explained(typed: list[str], meant: str, folder: Path, dop) -> None:
     Path("run").mkdir()
     Path("run/manifest.json").write_text("{}")
     said = dop(*typed)
@@ -135,7 +135,7 @@ def test_what_is_no_verb_is_understood(typed: list[str], meant: str, folder: Pat
     assert said.err.count("\n") == 1
 
 
-def test_an_argument_that_is_no_text_is_named(folder: Path, dop) -> None:
+def test_non_utf8_argument_is_reported(folder: Path, dop) -> None:
     said = dop("recover", "grey.png", "--out", "out\udcff", "--seed", "1")
     assert (said.status, said.out) == (2, "")
     assert (
@@ -153,7 +153,7 @@ def test_a_verb_that_is_not_close_is_not_guessed(dop) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(verb: str, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_verb_has_help(verb: str, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dop_lightning.cli.configs.preset_times.PROBE", 32)  # presets are timed with a smaller image
     said = dop("help", verb) if verb == "table" else dop(verb, "--help")
     assert said.status == 0
@@ -161,7 +161,7 @@ def test_every_verb_explains_itself(verb: str, dop, monkeypatch: pytest.MonkeyPa
     assert said.err == ""
 
 
-def test_the_short_help_of_experiments_names_settings_that_there_are(dop) -> None:
+def test_short_help_of_experiments_names_existing_settings(dop) -> None:
     said = dop("fit", "--help-all")
     assert (said.status, said.err) == (0, "")
     assert said.out.startswith("usage: dop fit [-c CONFIG]")
@@ -289,19 +289,19 @@ def test_flags_of_the_trainer_without_meaning_are_refused_by_name(flag: str, fol
     assert listing(folder) == before
 
 
-def test_a_traceback_for_those_who_ask(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traceback_on_request(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOP_TRACEBACK", "1")
     with pytest.raises(ValueError, match="rank must be at most 12"):
         main([*FIT, "--data.rank", "13"])
 
 
 @pytest.mark.parametrize("value", ["0", ""])
-def test_no_traceback_for_those_who_do_not_ask(value: str, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_traceback_by_default(value: str, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOP_TRACEBACK", value)
     assert dop("status", "none").status == 2
 
 
-def test_a_wrong_variable_is_named(dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_environment_variable_is_reported(dop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOP_TRACEBACK", "yes")
     said = dop("status", "none")
     expected = "dop status: error: the environment variable DOP_TRACEBACK must be 0 or 1, got 'yes'\n"
@@ -311,7 +311,7 @@ def test_a_wrong_variable_is_named(dop, monkeypatch: pytest.MonkeyPatch) -> None
 # ------------------------------------------------------------------------------------------------------------------ fit
 
 
-def test_fit_leaves_the_files_of_a_run(folder: Path, dop) -> None:
+def test_fit_writes_the_files_of_a_run(folder: Path, dop) -> None:
     said = dop(*FIT)
     assert said.status == 0
     files = listing(folder / "out")
@@ -338,7 +338,7 @@ def test_the_saved_config_repeats_the_run(folder: Path, dop) -> None:
     assert np.array_equal(one, other)
 
 
-def test_fit_again_prints_the_table_and_computes_nothing(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_fit_only_prints_the_table(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     first = dop(*FIT)
     recovered = Path("out") / PROBLEM / "recovered.npy"
     before = recovered.stat().st_mtime_ns
@@ -350,7 +350,7 @@ def test_fit_again_prints_the_table_and_computes_nothing(folder: Path, dop, monk
     assert recovered.stat().st_mtime_ns == before
 
 
-def test_fit_goes_on_to_more_iterations(folder: Path, dop) -> None:
+def test_fit_continues_to_more_iterations(folder: Path, dop) -> None:
     dop(*FIT, "--trainer.max_steps", "137")
     said = dop(*FIT, "--model.block", "33")
     assert said.status == 0
@@ -386,7 +386,7 @@ def test_resuming_by_a_checkpoint_of_another_folder(folder: Path, dop) -> None:
     assert np.array_equal(one, two)
 
 
-def test_the_last_checkpoint_of_a_new_run_is_none(folder: Path, dop) -> None:
+def test_last_checkpoint_of_a_new_run_is_ignored(folder: Path, dop) -> None:
     assert dop(*FIT, "--ckpt_path", "last").status == 0
     assert result("out", PROBLEM)["iterations"] == 300
 
@@ -399,13 +399,13 @@ def test_a_run_without_a_folder_is_named_by_experiment_and_time(folder: Path, do
     assert said.out.splitlines()[-1] == f"Files: runs/homeless/{run.name}"
 
 
-def test_a_diverged_problem_is_told(folder: Path, dop) -> None:
+def test_diverged_problem_is_reported(folder: Path, dop) -> None:
     said = dop(*FIT, "--model.tau", "[2.0e-3, 1.0e+3]")
     assert said.status == 0
     assert [line.split()[1] for line in said.out.splitlines()[1:3]] == ["done", "diverged"]
 
 
-def test_a_signal_stops_fit_and_the_same_command_goes_on(
+def test_signal_stops_fit_and_the_same_command_resumes(
     folder: Path, dop, stop_at, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for by, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
@@ -428,7 +428,7 @@ def test_a_signal_stops_fit_and_the_same_command_goes_on(
     )
 
 
-def test_an_impatient_interrupt_leaves_with_130(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_interrupt_exits_with_130(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     def twice(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -447,7 +447,7 @@ def printed(dop, *arguments: str) -> dict[str, Any]:
     return yaml.safe_load(said.out)
 
 
-def test_print_config_shows_everything_and_does_nothing(folder: Path, dop) -> None:
+def test_print_config_prints_all_settings_and_does_not_run(folder: Path, dop) -> None:
     before = listing(folder)
     config = printed(dop, "--config", "base.yaml", "--model.alpha", "5")
     assert (config["model"]["tau"], config["model"]["alpha"], config["model"]["block"]) == (2e-3, 5.0, 50)
@@ -457,7 +457,7 @@ def test_print_config_shows_everything_and_does_nothing(folder: Path, dop) -> No
     assert listing(folder) == before
 
 
-def test_configs_compose_from_left_to_right_and_the_line_wins(folder: Path, dop) -> None:
+def test_configs_compose_from_left_to_right_and_options_override_them(folder: Path, dop) -> None:
     Path("a.yaml").write_text("model: {tau: 1.0e-3, alpha: 2.0}\ndata: {init_args: {seeds: [4]}}\n")
     Path("b.yaml").write_text("model: {alpha: 3.0, corruption: null}\n")
     config = printed(dop, "--config", "base.yaml", "--config", "a.yaml", "--config", "b.yaml", "--model.block", "7")
@@ -473,7 +473,7 @@ def test_configs_compose_from_left_to_right_and_the_line_wins(folder: Path, dop)
     assert other["model"]["alpha"] == 2.0
 
 
-def test_references_reach_across_files_and_the_line(folder: Path, dop) -> None:
+def test_references_work_across_files_and_options(folder: Path, dop) -> None:
     Path("reference.yaml").write_text(
         "model: {alpha: '${model.tau}'}\ntrainer: {default_root_dir: 'tau-${model.tau}'}\n"
     )
@@ -485,7 +485,7 @@ def test_references_reach_across_files_and_the_line(folder: Path, dop) -> None:
     assert result("out", PROBLEM)["tau"] == 0.1
 
 
-def test_one_rate_a_problem_and_another_optimizer_by_the_line(folder: Path, dop) -> None:
+def test_rate_per_problem_and_optimizer_by_options(folder: Path, dop) -> None:
     said = dop(
         *FIT, "--model.alpha", "[3.0, 4.0]", "--model.theta_optimizer", "torch.optim.Adam",
         "--model.theta_optimizer.init_args.lr", "0.02",
@@ -527,7 +527,7 @@ def test_predict_writes_the_recovered_files(folder: Path, dop) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 @pytest.mark.parametrize(("shape", "mode"), [((37, 51), "L"), ((37, 51, 3), "RGB")])
-def test_recover_gives_size_and_mode_back(shape: tuple[int, ...], mode: str, suffix: str, folder: Path, dop) -> None:
+def test_recover_keeps_size_and_mode(shape: tuple[int, ...], mode: str, suffix: str, folder: Path, dop) -> None:
     save(f"photo.{suffix}", *shape)
     said = dop("recover", f"photo.{suffix}", *RECOVER[2:])
     assert said.status == 0
@@ -586,7 +586,7 @@ def test_recover_starts_from_the_seed(folder: Path, dop) -> None:
     assert not np.array_equal(recovered[0], recovered[2])
 
 
-def test_recover_leaves_the_random_numbers_and_the_image_alone(folder: Path, dop) -> None:
+def test_recover_does_not_change_random_numbers_or_the_image(folder: Path, dop) -> None:
     before, state = Path("grey.png").read_bytes(), torch.get_rng_state()
     dop(*RECOVER)
     assert Path("grey.png").read_bytes() == before
@@ -605,7 +605,7 @@ def test_a_full_disk_gives_one_line(folder: Path, dop, monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_an_interrupted_process_leaves_what_it_has_and_goes_on(folder: Path, dop) -> None:
+def test_interrupted_process_writes_results_and_resumes(folder: Path, dop) -> None:
     command = [*RECOVER, "--iterations", "1000000"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -638,7 +638,7 @@ def test_an_interrupted_process_leaves_what_it_has_and_goes_on(folder: Path, dop
     assert np.array_equal(np.load("out/grey/recovered.npy"), np.load("once/grey/recovered.npy"))
 
 
-def test_a_run_goes_on_by_its_own_config_from_its_own_checkpoint(folder: Path, dop) -> None:
+def test_run_resumes_from_its_config_and_checkpoint(folder: Path, dop) -> None:
     assert dop(*FIT).status == 0
     steps = ["--trainer.max_steps", "400"]
     elsewhere = [*FIT, "--trainer.default_root_dir", "other", "--ckpt_path", "out/checkpoints/last.ckpt", *steps]
@@ -657,13 +657,13 @@ def test_results_that_were_removed_are_written_again(folder: Path, dop) -> None:
     assert (folder / "out" / "results.csv").read_text() == table
 
 
-def test_one_device_is_taken_of_many() -> None:
+def test_one_of_many_devices_is_used() -> None:
     """Lightning's own default is all of them, in a process group."""
     assert TRAINER_DEFAULTS["devices"] == TRAINER_DEFAULTS["num_nodes"] == 1
 
 
 @pytest.mark.slow
-def test_a_reader_that_has_seen_enough_is_no_mistake(folder: Path, dop) -> None:
+def test_closed_pipe_is_not_an_error(folder: Path, dop) -> None:
     assert dop(*FIT, "--trainer.max_steps", "1").status == 0
     command = f"{sys.executable} -m dop_lightning validate --config out/config.yaml | true; echo ${{PIPESTATUS[0]}}"
     process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)

@@ -50,7 +50,7 @@ def test_a_plain_cli_gets_the_standard_callbacks(tmp_path: Path) -> None:
     assert made.model.hparams["tau"] == 2e-3
 
 
-def test_a_trainer_in_python_gets_none(tmp_path: Path, make_trainer) -> None:
+def test_trainer_in_python_has_no_standard_callbacks(tmp_path: Path, make_trainer) -> None:
     import pytorch_lightning as pl
 
     trainer = pl.Trainer(max_steps=1, accelerator="cpu", logger=False, default_root_dir=tmp_path, barebones=True)

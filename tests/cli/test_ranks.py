@@ -83,7 +83,7 @@ def act_in_pass_5(monkeypatch: pytest.MonkeyPatch, folder: Path, act: str) -> No
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
-def test_two_processes_give_what_one_does(whole: tuple[Path, str, str], file: Path, tmp_path: Path) -> None:
+def test_two_processes_equal_one(whole: tuple[Path, str, str], file: Path, tmp_path: Path) -> None:
     folder, out, err = whole
     result = json.loads((folder / "a" / "result.json").read_text())
     assert err.count(": pass ") == result["iterations"], "the first process alone prints"
@@ -161,7 +161,7 @@ def test_an_interruption_is_resumed_with_the_same_bits(
 
 
 @pytest.mark.slow
-def test_a_rejection_is_said_once_and_remembered_and_other_files_are_separated(
+def test_rejection_is_reported_once_and_other_files_are_separated(
     whole: tuple[Path, str, str], file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     np.save(tmp_path / "noise.npy", np.random.default_rng(0).normal(size=(120, 100)))
@@ -236,7 +236,7 @@ def test_the_first_process_copies_a_table(
         (["--devices", "2", "--device", "tpu"], "device must be"),
     ],
 )
-def test_what_cannot_be_spread_is_refused(
+def test_matrices_that_cannot_be_distributed_are_refused(
     options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save(tmp_path / "a.npy", np.ones((121, 100)))

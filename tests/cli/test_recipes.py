@@ -58,7 +58,7 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any
     ("preset", "files"),
     [("default", ["image", "refine"]), ("best", ["paper/grid/default"]), ("paper", ["image"])],
 )
-def test_files_of_images_say_what_the_preset_says(preset: str, files: list[str]) -> None:
+def test_image_configs_equal_the_preset(preset: str, files: list[str]) -> None:
     chosen = PRESETS[preset]
     recipe = chosen.recipe()
     if not chosen.refined:  # the file leaves it to the machine whether the network runs by kernels
@@ -70,14 +70,14 @@ def test_files_of_images_say_what_the_preset_says(preset: str, files: list[str])
         assert found["trainer"]["max_steps"] == chosen.iterations
 
 
-def test_the_file_of_scenes_says_what_the_command_does() -> None:
+def test_scene_config_equals_the_command() -> None:
     found = from_files("scene")
     expected = from_recipe(SCENE.recipe(), {"class_path": "SceneDataModule", "init_args": {"scenes": "video.mp4"}})
     assert found["model"] == expected["model"]
     assert found["trainer"]["max_steps"] == SCENE.iterations
 
 
-def test_the_commands_take_their_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_use_their_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("a.npy", np.random.default_rng(0).normal(size=(9, 8)))
     options = recover_options.parser().parse_args(["a.npy", "--out", "out"])
@@ -94,13 +94,13 @@ def test_the_commands_take_their_recipes(tmp_path: Path, monkeypatch: pytest.Mon
     assert options.iterations == SCENE.iterations == MATRIX.iterations
 
 
-def test_python_takes_the_same_recipes() -> None:
+def test_python_uses_the_same_recipes() -> None:
     assert inspect.signature(recover_image).parameters["preset"].default == "default"
     defaults = RobustPCA().get_params()
     assert (defaults["tol"], defaults["max_iter"]) == (MATRIX.tolerance, MATRIX.iterations)
 
 
-def test_a_recipe_leaves_out_what_every_method_has() -> None:
+def test_recipe_omits_common_settings() -> None:
     recipe = Recipe(Piece(SymmetricFactor), Piece(HadamardCorruption, {"scale": 1e-3}), "auto", None, 25, 50)
     method = recipe.method()
     assert isinstance(method.loss, SquaredLoss)

@@ -45,7 +45,7 @@ def saved() -> dict:
 
 
 @pytest.mark.parametrize("preset", [name for name in PRESETS if PRESETS[name].has_network])
-def test_a_preset_is_a_setting_and_options_win(preset: str, folder: Path) -> None:
+def test_options_override_the_preset(preset: str, folder: Path) -> None:
     chosen = PRESETS[preset]
     plain = config("--preset", preset)
     assert plain["model"]["signal"]["init_args"]["width"] == chosen.width
@@ -78,12 +78,12 @@ def test_the_instant_preset_is_a_filter(folder: Path) -> None:
         ("--dense", "remove", "dense must be auto or keep with the preset instant"),
     ],
 )
-def test_settings_of_networks_are_refused_without_one(option: str, value: str, said: str, folder: Path) -> None:
+def test_network_settings_are_refused_without_a_network(option: str, value: str, said: str, folder: Path) -> None:
     with pytest.raises(ValueError, match=said):
         config("--preset", "instant", option, value)
 
 
-def test_the_preset_of_the_paper_is_that_of_the_paper(folder: Path) -> None:
+def test_paper_preset_equals_the_paper(folder: Path) -> None:
     paper = config("--preset", "paper")
     assert paper["model"]["signal"]["init_args"]["width"] == 128
     assert (paper["model"]["tau"], paper["model"]["alpha"], paper["trainer"]["max_steps"]) == (1.0, 500.0, 150_000)
@@ -127,14 +127,14 @@ def test_how_often_files_are_read(names: list[str], folder: Path, dop, monkeypat
     assert sorted(calls) == sorted([*once, *read * len(names)])
 
 
-def test_a_precision_is_that_of_network_and_optimizer(folder: Path) -> None:
+def test_precision_applies_to_network_and_optimizer(folder: Path) -> None:
     for precision in ("fp32", "bf16"):
         model = config("--precision", precision)["model"]
         assert model["signal"]["init_args"]["precision"] == precision
         assert model["theta_optimizer"]["init_args"]["precision"] == precision
 
 
-def test_presets_are_told_with_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_presets_are_listed_with_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {0: 0.5, 16: 0.0375, 32: 0.15, 128: 0.2}
     monkeypatch.setattr("dop_lightning.cli.configs.preset_times._probe", lambda preset, *_: seconds[preset.width])
     text = "\n".join(preset_lines(256))
@@ -148,11 +148,11 @@ def test_presets_are_told_with_their_time(monkeypatch: pytest.MonkeyPatch) -> No
     assert found["default"].strip() == "about 15 minutes"  # 9 tiles of 192×192
 
 
-def test_the_help_names_the_presets_that_there_are() -> None:
+def test_help_lists_all_presets() -> None:
     assert tuple(PRESETS) == PRESET_NAMES
 
 
-def test_files_whose_paths_are_no_text_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dop) -> None:
+def test_non_utf8_paths_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dop) -> None:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "in"
     folder.mkdir()
@@ -168,7 +168,7 @@ def test_files_whose_paths_are_no_text_are_named(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow
-def test_help_times_the_presets_here(dop) -> None:
+def test_help_times_the_presets_on_this_machine(dop) -> None:
     said = dop("recover", "--help")
     assert said.status == 0
     assert re.search(r"quick +width 16, 200 iterations +a\S+ \S+ \w+", said.out)
@@ -178,7 +178,7 @@ def test_help_times_the_presets_here(dop) -> None:
 # ----------------------------------------------------------------------------------------------------- tiles and memory
 
 
-def test_what_fits_is_recovered_whole(folder: Path, dop) -> None:
+def test_images_that_fit_are_recovered_whole(folder: Path, dop) -> None:
     said = dop("recover", "photo.png", "--out", "out", *TINY)
     assert said.status == 0
     assert saved()["data"]["init_args"]["tile"] is None
@@ -186,7 +186,7 @@ def test_what_fits_is_recovered_whole(folder: Path, dop) -> None:
     assert re.search(r"^The iterations will take a.*, \S+ s each for the largest problem$", said.err, re.MULTILINE)
 
 
-def test_tiles_where_asked(folder: Path, dop) -> None:
+def test_tiles_on_request(folder: Path, dop) -> None:
     said = dop("recover", "photo.png", "--out", "out", "--tile", "64", *TINY)
     assert said.status == 0
     assert "100×70 pixels in tiles of 64×64: about " in said.err
@@ -197,7 +197,7 @@ def test_tiles_where_asked(folder: Path, dop) -> None:
 
 
 @pytest.mark.slow
-def test_other_verbs_take_an_image_in_tiles_as_one(folder: Path, dop) -> None:
+def test_other_verbs_treat_a_tiled_image_as_one(folder: Path, dop) -> None:
     fitted = dop("recover", "photo.png", "--truth", "photo.png", "--out", "out", "--tile", "64", *TINY)
     before = Path("out/photo/recovered.png").read_bytes()
     for verb in ("validate", "test"):
@@ -212,7 +212,7 @@ def test_other_verbs_take_an_image_in_tiles_as_one(folder: Path, dop) -> None:
     assert Path("out/photo/recovered.png").read_bytes() == before
 
 
-def test_a_damaged_tile_is_named_and_written_anew(folder: Path, dop) -> None:
+def test_damaged_tile_is_reported_and_rewritten(folder: Path, dop) -> None:
     options = ["--out", "out", "--tile", "64", *TINY]
     assert dop("recover", "photo.png", *options).status == 0
     Path("out/photo/tiles/r0-c1/recovered.npy").write_bytes(b"half")
@@ -224,7 +224,7 @@ def test_a_damaged_tile_is_named_and_written_anew(folder: Path, dop) -> None:
 
 
 @pytest.mark.slow
-def test_tiles_where_memory_is_short(folder: Path, dop) -> None:
+def test_tiles_if_memory_is_short(folder: Path, dop) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (200, 900), dtype=np.uint8)
     Image.fromarray(pixels).save("wide.png")
     said = dop("recover", "wide.png", "--out", "out", "--max-memory", "1000M", "--width", "8", *TINY[2:])
@@ -235,7 +235,7 @@ def test_tiles_where_memory_is_short(folder: Path, dop) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_keeps_its_tiles(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_run_keeps_its_tiles(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     small = [*TINY[:2], *TINY[4:]]
     assert dop("recover", "photo.png", "--out", "out", "--tile", "64", "--iterations", "1", *small).status == 0
     monkeypatch.setattr(cost, "available_memory", lambda device: 2**40)
@@ -244,7 +244,7 @@ def test_a_run_that_goes_on_keeps_its_tiles(folder: Path, dop, monkeypatch: pyte
     assert saved()["data"]["init_args"]["tile"] == 64
 
 
-def test_a_run_of_whole_images_goes_on_whole(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_run_keeps_whole_images(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     small = [*TINY[:2], *TINY[4:]]
     assert dop("recover", "photo.png", "--out", "out", "--iterations", "1", *small).status == 0
     monkeypatch.setattr(cost, "available_memory", lambda device: 0)
@@ -252,18 +252,18 @@ def test_a_run_of_whole_images_goes_on_whole(folder: Path, dop, monkeypatch: pyt
     assert said.status == 0, said.err
 
 
-def test_tiles_that_are_asked_for_win_over_those_of_the_folder(folder: Path, dop) -> None:
+def test_requested_tiles_override_those_of_the_folder(folder: Path, dop) -> None:
     assert dop("recover", "photo.png", "--out", "out", "--tile", "64", *TINY).status == 0
     assert "holds another run" in dop("recover", "photo.png", "--out", "out", "--tile", "32", *TINY).err
 
 
-def test_tiles_that_take_more_than_allowed_are_refused(folder: Path, dop) -> None:
+def test_tiles_above_the_memory_limit_are_refused(folder: Path, dop) -> None:
     said = dop("recover", "photo.png", "--out", "out", "--tile", "64", "--max-memory", "500M", *TINY)
     assert said.status == 2
     assert re.search(r"max-memory must be at least \d+M for these images in tiles of 64×64 at width 2, got", said.err)
 
 
-def test_four_fifths_of_what_is_free_are_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_four_fifths_of_free_memory_are_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = []
     monkeypatch.setattr(cost, "available_memory", lambda device: 1000)
     monkeypatch.setattr(cost, "choose_tile", lambda shapes, width, bf16, limit, **_: limits.append(limit))
@@ -280,7 +280,7 @@ def test_a_range_of_other_units_is_refused(folder: Path, dop) -> None:
     assert said.err.count("\n") == 1
 
 
-def test_the_free_memory_decides_where_nothing_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_is_the_default_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (900, 200)).save("photo.png")
     monkeypatch.setattr(cost, "available_memory", lambda device: 2**40)
     assert config()["data"]["init_args"]["tile"] == 192
@@ -289,7 +289,7 @@ def test_the_free_memory_decides_where_nothing_is_said(folder: Path, monkeypatch
     assert config("--preset", "quick", "--width", "64")["data"]["init_args"]["tile"] is not None
 
 
-def test_out_of_memory_is_told_with_a_way_out(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_gives_advice(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     def greedy(*_: object) -> None:
         raise MemoryError
 
@@ -314,7 +314,7 @@ def test_pixels_are_corrupted_by_entry_or_as_a_whole(folder: Path) -> None:
     assert main(["recover", "photo.png", "--out", "out", "--per", "pixel", *TINY]) == 0
 
 
-def test_what_becomes_of_dense_noise_is_told(folder: Path) -> None:
+def test_handling_of_dense_noise_is_reported(folder: Path) -> None:
     assert config()["model"]["steps"] == {"class_path": "Refinement"}
     assert config("--dense", "keep")["model"]["steps"]["init_args"] == {"dense": "keep"}
     assert config("--dense", "remove", "--damage", "lines")["model"]["steps"]["init_args"] == {
@@ -323,7 +323,7 @@ def test_what_becomes_of_dense_noise_is_told(folder: Path) -> None:
     }
 
 
-def test_an_undamaged_image_is_said_to_be(folder: Path, dop) -> None:
+def test_undamaged_image_is_reported_by_the_command(folder: Path, dop) -> None:
     pixels = np.full((48, 48), 230, dtype=np.uint8)
     pixels[4::8] = 25
     Image.fromarray(pixels).save("lines.png")
@@ -334,7 +334,7 @@ def test_an_undamaged_image_is_said_to_be(folder: Path, dop) -> None:
         assert np.array_equal(np.asarray(image), pixels)
 
 
-def test_a_mask_says_what_is_missing(folder: Path, dop) -> None:
+def test_mask_marks_missing_entries(folder: Path, dop) -> None:
     mask = np.full((70, 100), 255, dtype=np.uint8)
     mask[10:30, 20:60] = 0
     Image.fromarray(mask).save("mask.png")
@@ -383,7 +383,7 @@ def test_several_truths_and_masks_one_each(folder: Path, dop) -> None:
     assert "PSNR" in said.out
 
 
-def test_more_photographs_leave_those_of_before_as_they_are(folder: Path) -> None:
+def test_adding_photographs_does_not_change_earlier_ones(folder: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("another.png")
     assert main(["recover", "photo.png", "--out", "out", *TINY]) == 0

@@ -167,7 +167,7 @@ def tiny_without(arguments: list[str]) -> list[str]:
     return [word for option, value in pairs if option not in arguments for word in (option, value)]
 
 
-def test_a_device_that_is_not_there_is_refused(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_device_is_refused(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     before = listing(folder)
     said = dop("recover", "photo.png", "--out", "out", "--device", "cuda", "--iterations", "2")
@@ -176,7 +176,7 @@ def test_a_device_that_is_not_there_is_refused(folder: Path, dop, monkeypatch: p
     assert listing(folder) == before
 
 
-def test_an_output_that_may_not_be_written_is_refused(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_output_is_refused(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "locked").mkdir()
     access = os.access
     monkeypatch.setattr(  # root may write anywhere
@@ -228,7 +228,7 @@ def test_a_full_disk_leaves_no_half_file(where: str, folder: Path, dop, monkeypa
 
 
 @pytest.mark.parametrize("limit", [pytest.param(20_000, marks=pytest.mark.slow), 60_000])
-def test_a_file_that_may_not_grow_gives_one_line(limit: int, folder: Path) -> None:
+def test_file_size_limit_gives_one_line(limit: int, folder: Path) -> None:
     """The system refuses whatever is written beyond a size, in the middle of a file and in TensorBoard's thread too."""
 
     def limited() -> None:

@@ -37,7 +37,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_comes_back_is_like_what_went_in(kind: str, run: tuple[Path, tuple[int, int]]) -> None:
+def test_output_is_of_the_kind_of_the_input(kind: str, run: tuple[Path, tuple[int, int]]) -> None:
     folder, size = run
     suffix = KINDS[kind][0]
     result = folder / "out" / f"in-{kind}" / f"recovered{'.png' if kind in LOSSY else suffix}"
@@ -117,7 +117,7 @@ PROFILE = b"a colour profile of no meaning" * 9
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
-def test_orientation_profile_and_resolution_come_back(
+def test_orientation_profile_and_resolution_are_kept(
     suffix: str, orientation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)

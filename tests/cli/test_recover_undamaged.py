@@ -24,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_they_come_back(folder: Path) -> None:
+def test_undamaged_values_are_kept(folder: Path) -> None:
     command = ["recover", "photo.png", "--preset", "instant"]
     assert main([*command, "--out", "plain"]) == 0
     assert main([*command, "--undamaged", "known.png", "--out", "told"]) == 0
@@ -36,7 +36,7 @@ def test_they_come_back(folder: Path) -> None:
     assert told[30, 30].min() > 100
 
 
-def test_what_is_wrong_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recover", "photo.png", "--preset", "paper", "--undamaged", "known.png", "--out", "out"]) == 2
     assert capsys.readouterr().err == (
         "dop recover: error: --undamaged is not supported by the preset paper, got 'known.png'\n"

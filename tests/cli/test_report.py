@@ -37,7 +37,7 @@ def test_a_page_of_a_run_of_images(dop, tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "run-again" / "results.csv").is_file()
 
 
-def test_a_page_elsewhere_and_of_fewer_problems(dop, tmp_path: Path) -> None:
+def test_page_in_another_folder_with_fewer_problems(dop, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": {}, "b": {}, "c": {}})
     out = tmp_path / "new" / "page.html"
     said = dop("report", str(run), "--out", str(out), "--most", "1")
@@ -76,7 +76,7 @@ def test_the_same_run_gives_the_same_page(dop, tmp_path: Path) -> None:
         (["run/manifest.json"], "run/manifest.json: must be the folder of a run"),
     ],
 )
-def test_a_mistake_gives_one_line(arguments: list[str], text: str, dop, tmp_path: Path, monkeypatch) -> None:
+def test_mistakes_give_one_line(arguments: list[str], text: str, dop, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     for name in ("run", "manifest", "result", "curves", "picture", "histogram", "array", "sweep/one", "sweep/other"):
@@ -97,7 +97,7 @@ def test_a_mistake_gives_one_line(arguments: list[str], text: str, dop, tmp_path
     assert text in said.err
 
 
-def test_names_that_are_no_text(dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_are_not_text(dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         run = write_run(tmp_path / os.fsdecode(b"r\xff"), {"a": {}})
     except OSError:

@@ -37,7 +37,7 @@ def runs(dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path(name, "config.yaml").write_text(config)
 
 
-def test_they_are_not_resumed(runs: None, dop) -> None:
+def test_runs_of_other_versions_are_not_resumed(runs: None, dop) -> None:
     verbs = [FIT, *([verb, "--config", str(CONFIG), *SETTINGS, FIT[-1]] for verb in ("validate", "test", "predict"))]
     for name, text in (
         (
@@ -59,7 +59,7 @@ def test_they_are_not_resumed(runs: None, dop) -> None:
 
 
 @pytest.mark.parametrize("name", ["old", "second"])
-def test_results_of_an_earlier_one_are_read(name: str, runs: None, dop) -> None:
+def test_results_of_an_earlier_version_are_readable(name: str, runs: None, dop) -> None:
     assert dop("table", name).out == dop("table", "now").out
     assert Path(name, "results.csv").read_bytes() == Path("now/results.csv").read_bytes()
     assert dop("report", name).status == 0
@@ -121,7 +121,7 @@ def test_a_run_of_version_2_with_other_data_is_refused(runs: None, dop) -> None:
     assert "holds another run (its settings or data differ, see second/config.yaml)" in said.err
 
 
-def test_results_of_a_later_one_are_not(runs: None, dop) -> None:
+def test_results_of_a_later_version_are_not_readable(runs: None, dop) -> None:
     for verb in ("table", "report"):
         said = dop(verb, "new")
         assert (said.status, said.err.count("\n")) == (2, 1)

@@ -35,7 +35,7 @@ def matrix(path: Path, seed: int = 0, unit: float = 1.0) -> tuple[np.ndarray, np
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e-6, 1e5])
-def test_a_matrix_is_taken_apart_whatever_its_units(tmp_path: Path, capsys, unit: float) -> None:
+def test_matrix_is_separated_in_any_units(tmp_path: Path, capsys, unit: float) -> None:
     clean, observed = matrix(tmp_path / "a.npy", unit=unit)
     out = tmp_path / "parts"
     assert main(["separate", str(tmp_path / "a.npy"), "--out", str(out)]) == 0
@@ -48,7 +48,7 @@ def test_a_matrix_is_taken_apart_whatever_its_units(tmp_path: Path, capsys, unit
     assert result["iterations"] < 500
 
 
-def test_the_same_command_goes_on_with_the_alphas_it_chose(tmp_path: Path, capsys) -> None:
+def test_same_command_resumes_with_the_chosen_alphas(tmp_path: Path, capsys) -> None:
     for seed, name in enumerate("ab"):
         matrix(tmp_path / f"{name}.npy", seed)
     command = [
@@ -86,7 +86,7 @@ def test_a_run_is_resumed_by_its_method_without_naming_it(tmp_path: Path, capsys
         assert "--alpha does not apply to --method projections" in capsys.readouterr().err
 
 
-def test_more_matrices_leave_those_of_before_as_they_are(tmp_path: Path, capsys) -> None:
+def test_adding_matrices_does_not_change_earlier_ones(tmp_path: Path, capsys) -> None:
     for seed, name in enumerate("abc"):
         matrix(tmp_path / f"{name}.npy", seed, unit=10.0**seed)
     files, out = {name: str(tmp_path / f"{name}.npy") for name in "abc"}, tmp_path / "parts"
@@ -101,7 +101,7 @@ def test_more_matrices_leave_those_of_before_as_they_are(tmp_path: Path, capsys)
     assert [json.loads((out / name / "result.json").read_text())["status"] for name in "ac"] == ["done"] * 2
 
 
-def test_a_table_comes_back_with_its_labels(tmp_path: Path) -> None:
+def test_table_keeps_its_labels(tmp_path: Path) -> None:
     clean, observed = matrix(tmp_path / "a.npy")
     lines = ["day;" + ";".join(f"sensor {j}" for j in range(40))]
     lines += [f"day {i};" + ";".join(map(repr, row)) for i, row in enumerate(observed.tolist())]
@@ -155,7 +155,7 @@ def test_a_table_that_changes_while_alpha_is_chosen_is_read_again(
 
 
 @pytest.mark.parametrize("colour", [True, False])
-def test_a_folder_of_frames_becomes_background_and_foreground(tmp_path: Path, colour: bool) -> None:
+def test_folder_of_frames_is_separated(tmp_path: Path, colour: bool) -> None:
     frames, backgrounds = scene(colour)
     write_folder(tmp_path / "room", frames)
     assert main(["separate", str(tmp_path / "room"), "--out", str(tmp_path / "out")]) == 0
@@ -218,7 +218,7 @@ def test_ctrl_c_while_a_scene_is_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(find_frames(tmp_path / "out" / "room" / "mask.mp4")) == 60
 
 
-def test_a_video_of_which_some_frames_and_pixels_are_looked_at(tmp_path: Path) -> None:
+def test_video_is_separated_from_a_sample(tmp_path: Path) -> None:
     frames, backgrounds = scene()
     video = write_video(tmp_path / "room.mp4", frames)
     assert 24 * frames[0].size == 45 * 1024  # of 60 frames
@@ -240,7 +240,7 @@ def test_grey_scenes_stored_in_colour_are_grey(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not LOBBY.is_file(), reason="the video is not there")
-def test_nobody_is_left_in_the_lobby(tmp_path: Path) -> None:
+def test_people_are_removed_from_the_lobby(tmp_path: Path) -> None:
     assert main(["separate", str(LOBBY), "--out", str(tmp_path / "out"), "--no-pictures"]) == 0
     folder = tmp_path / "out" / "lobby"
     frames, found = (
@@ -275,7 +275,7 @@ def test_nobody_is_left_in_the_lobby(tmp_path: Path) -> None:
         (["text.avi"], "text.avi: must be a video"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_nothing(
+def test_mistakes_give_one_line_and_write_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -291,7 +291,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_found_wrong_later_is_one_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_later_errors_are_one_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     (tmp_path / "data").mkdir()
     matrix(tmp_path / "data" / "a.npy")
     (tmp_path / "file").write_text("x")

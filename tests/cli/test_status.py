@@ -63,7 +63,7 @@ def test_a_live_run(dop, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (said.status, said.out.splitlines()[:2]) == (0, ["run: done", "2 problems: 2 done"])
 
 
-def test_a_run_that_is_killed_is_not_at_work(dop) -> None:
+def test_killed_run_is_not_running(dop) -> None:
     with Path("said.txt").open("w") as log:
         process = subprocess.Popen([sys.executable, "-m", "dop_lightning", *FIT, *ENDLESS], stderr=log)
     try:
@@ -82,7 +82,7 @@ def test_a_run_that_is_killed_is_not_at_work(dop) -> None:
         process.wait()
 
 
-def test_help_and_status_come_without_heavy_imports() -> None:
+def test_help_and_status_avoid_heavy_imports() -> None:
     write_run(Path("run"), {"a": None})
     sign(Path("run"), at_work={"a": 3})
     probe = (
@@ -92,7 +92,7 @@ def test_help_and_status_come_without_heavy_imports() -> None:
     assert not {"torch", "numpy", "pytorch_lightning", "yaml"} & set(process.stdout.splitlines()[-1].split())
 
 
-def test_several_runs_have_a_row_each(dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_runs_have_one_row_each(dop, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(Path("runs/a"), {"a": {}, "b": {"status": "diverged"}})
     write_run(Path("runs/b"), {"a": {}, "b": None})
     sign(Path("runs/b"), at_work={"b": 50}, iteration=50, maximum=300, rate=2.5)
@@ -116,7 +116,7 @@ def test_several_runs_have_a_row_each(dop, monkeypatch: pytest.MonkeyPatch) -> N
     assert dop("status", "runs/a").status == 0
 
 
-def test_many_problems_are_listed_where_they_matter(dop) -> None:
+def test_important_ones_of_many_problems_are_listed(dop) -> None:
     write_run(Path("run"), {f"p{k:02}": {} if k < 25 else None for k in range(30)}, pictures=())
     sign(Path("run"), at_work={"p27": 5})
     out = dop("status", "run").out
@@ -174,7 +174,7 @@ def test_ctrl_c_ends_watching(dop, monkeypatch: pytest.MonkeyPatch) -> None:
         ([".", "--watch", "0"], "watch must be"),
     ],
 )
-def test_mistakes_are_told_in_a_line(arguments: list[str], text: str, dop) -> None:
+def test_mistakes_give_one_line(arguments: list[str], text: str, dop) -> None:
     said = dop("status", *arguments)
     assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
     assert text in said.err

@@ -36,7 +36,7 @@ def when_written(name: str) -> int:
 
 
 @pytest.mark.parametrize("arguments", [["sweep", "--help"], [*SWEEP, "--dry-run"]])
-def test_help_and_plan_come_without_heavy_imports(arguments: list[str], folder: Path) -> None:
+def test_help_and_plan_avoid_heavy_imports(arguments: list[str], folder: Path) -> None:
     probe = (
         "import sys\nfrom dop_lightning.cli.main import main\n"
         f"try: main({arguments!r})\nexcept SystemExit: pass\nprint(*sys.modules)"
@@ -62,7 +62,7 @@ def test_the_plan_shows_points_and_commands_and_writes_nothing(folder: Path, dop
     assert sorted(folder.rglob("*")) == before
 
 
-def test_points_are_run_and_what_is_finished_is_skipped(folder: Path, dop) -> None:
+def test_points_run_and_finished_ones_are_skipped(folder: Path, dop) -> None:
     said = dop(*SWEEP)
     assert said.status == 0
     assert said.out.splitlines()[0] == "2 points: 2 to do"
@@ -82,7 +82,7 @@ def test_points_are_run_and_what_is_finished_is_skipped(folder: Path, dop) -> No
     assert when_written("alpha-2") == before
 
 
-def test_more_iterations_go_on_and_another_run_is_refused(folder: Path, dop) -> None:
+def test_more_iterations_continue_and_another_run_is_refused(folder: Path, dop) -> None:
     assert dop(*SWEEP).status == 0
     longer = [*SWEEP, "--trainer.max_steps", "150"]
     assert states(dop, *longer) == ["changed", "changed"]
@@ -97,7 +97,7 @@ def test_more_iterations_go_on_and_another_run_is_refused(folder: Path, dop) -> 
         assert "2 points failed:\nalpha-2: out/alpha-2: holds another run" in said.err
 
 
-def test_a_point_that_was_interrupted_goes_on(folder: Path, dop, stop_at, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_point_resumes(folder: Path, dop, stop_at, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = stop_at(50, signal.SIGINT)
     with monkeypatch.context() as patch:
         patch.setattr(IterationProgress, "on_train_batch_end", lambda _, *args: stop.on_train_batch_end(*args))
@@ -167,7 +167,7 @@ def test_a_mistake_gives_one_line_and_writes_nothing(mistake: str, folder: Path,
     assert sorted(folder.rglob("*")) == before
 
 
-def test_slurm_without_submitit_says_what_to_install(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_without_submitit_names_the_extra(folder: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "submitit" else real(name))
     said = dop(*BASE, *AXIS, "--cluster", "slurm")

@@ -62,7 +62,7 @@ def test_one_run_has_its_own_table(tmp_path: Path, dop) -> None:
     ]
 
 
-def test_a_sweep_has_a_column_an_axis_in_its_order(sweep: Path, dop) -> None:
+def test_sweep_has_one_column_per_axis_in_order(sweep: Path, dop) -> None:
     said = dop("table", "out")
     assert said.status == 0
     rows = [line.split() for line in said.out.splitlines()]
@@ -143,7 +143,7 @@ def test_several_seeds_make_a_row(seeds: None, dop) -> None:
     ]
 
 
-def test_each_and_mean_say_what_a_row_is(seeds: None, sweep: Path, dop) -> None:
+def test_each_and_mean_determine_the_rows(seeds: None, sweep: Path, dop) -> None:
     assert [line.split()[2] for line in dop("table", "runs", "--each").out.splitlines()[1:6]] == [
         "done",
         "diverged",
@@ -185,7 +185,7 @@ def test_a_list_of_rates_is_a_list_of_methods(tau: str, rows: int, tmp_path: Pat
     assert "config.yaml: not a config written by dop" in said.err
 
 
-def test_results_are_rebuilt_where_they_may_be(sweep: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_rebuilt_if_allowed(sweep: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     read_only = sweep / "rank-2_alpha-100"
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != read_only and access(path, mode))
@@ -196,7 +196,7 @@ def test_results_are_rebuilt_where_they_may_be(sweep: Path, dop, monkeypatch: py
     assert len((sweep / "rank-10_alpha-100" / "results.csv").read_text().splitlines()) == 2
 
 
-def test_runs_of_several_folders_are_named_by_their_paths_and_come_once(sweep: Path, dop) -> None:
+def test_runs_of_several_folders_are_named_by_path_and_listed_once(sweep: Path, dop) -> None:
     write_run(sweep.parent / "other", {"a": "done"})
     said = dop("table", "other", "out/rank-10_alpha-100", "out/rank-10_alpha-100", "--csv", "-")
     rows = list(csv.DictReader(io.StringIO(said.out)))
@@ -223,7 +223,7 @@ def test_runs_without_results(tmp_path: Path, dop) -> None:
         (["damaged"], "damaged/sweep.json: not a summary written by dop sweep"),
     ],
 )
-def test_a_mistake_gives_one_line(arguments: list[str], text: str, dop, tmp_path: Path, monkeypatch) -> None:
+def test_mistakes_give_one_line(arguments: list[str], text: str, dop, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").mkdir()
@@ -236,7 +236,7 @@ def test_a_mistake_gives_one_line(arguments: list[str], text: str, dop, tmp_path
 
 
 @pytest.mark.parametrize("name", ["", "run"])
-def test_a_folder_is_no_csv_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dop) -> None:
+def test_folder_is_not_a_csv_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dop) -> None:
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "run", {"a": "done"})
     said = dop("table", "run", "--csv", name)

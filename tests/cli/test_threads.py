@@ -36,7 +36,7 @@ def recorded() -> list[int]:
     return [manifest["threads"], result["machine"]["threads"]]
 
 
-def test_fewer_threads_are_told_recorded_and_kept(
+def test_fewer_threads_are_reported_recorded_and_kept(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main([*COMMAND, "--iterations", "2"]) == 0

@@ -116,7 +116,7 @@ FLAGS: dict[str, tuple[list[str], Callable[[str], None]]] = {
 
 @pytest.mark.filterwarnings("ignore:You have turned on `Trainer.detect_anomaly=True`")
 @pytest.mark.parametrize("name", FLAGS)
-def test_a_flag_does_what_lightning_says(name: str, folder: Path, dop) -> None:
+def test_flags_work_as_documented_by_lightning(name: str, folder: Path, dop) -> None:
     arguments, check = FLAGS[name]
     said = dop("fit", "--config", "base.yaml", *arguments)
     assert said.status == 0, said.err
@@ -131,7 +131,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_callback_that_cannot_work_is_refused(name: str, folder: Path, dop) -> None:
+def test_unsupported_callback_is_refused(name: str, folder: Path, dop) -> None:
     said = dop("fit", "--config", "base.yaml", f"{CALLBACK}{name}")
     assert said.status == 2
     assert said.err.count("\n") == 1
@@ -140,7 +140,7 @@ def test_a_callback_that_cannot_work_is_refused(name: str, folder: Path, dop) ->
     assert not Path("out").exists()
 
 
-def test_early_stopping_goes_on_where_it_was(folder: Path, dop) -> None:
+def test_early_stopping_resumes(folder: Path, dop) -> None:
     stop = [*STOP, "--trainer.callbacks.patience", "3"]
     assert dop("fit", "--config", "base.yaml", *stop).status == 0
     assert ends() == [("done", 300)] * 2

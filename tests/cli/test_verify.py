@@ -29,7 +29,7 @@ def run(dop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("run")
 
 
-def test_a_batch_without_a_checkpoint_restarts_and_says_so(run: Path, dop) -> None:
+def test_batch_without_a_checkpoint_restarts_with_a_message(run: Path, dop) -> None:
     folder = run / "checkpoints" / "last.ckpt"
     for file in folder.glob("batch-0000.*"):
         file.unlink()
@@ -53,7 +53,7 @@ CONTINUED = [
 ]
 
 
-def test_damaged_files_are_named_and_mended(run: Path, dop) -> None:
+def test_damaged_files_are_reported_and_repaired(run: Path, dop) -> None:
     said = dop("verify", "run")
     assert (said.status, said.out) == (0, "run: all files are intact\n"), said
     shutil.copytree(run, "once")
@@ -77,7 +77,7 @@ def test_damaged_files_are_named_and_mended(run: Path, dop) -> None:
         shutil.copytree("once", run)
 
 
-def test_a_damaged_config_without_a_copy_is_written_anew(run: Path, dop) -> None:
+def test_damaged_config_without_a_copy_is_rewritten(run: Path, dop) -> None:
     flip(run / "config.yaml")
     (run / "checkpoints" / "config.yaml").unlink()
     said = dop("verify", "run")

@@ -29,7 +29,7 @@ def test_each_part_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_a_row_names_few_files_which_exist(row: list[str]) -> None:
+def test_files_of_each_row_exist_and_are_few(row: list[str]) -> None:
     _, write, register, tests, example = row
     own = [*paths(write), *paths(register)]
     assert 1 <= len(own) <= 3
@@ -47,11 +47,11 @@ def test_an_example_is_a_section_of_the_page(row: list[str]) -> None:
 
 
 @pytest.mark.parametrize("room", re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.MULTILINE))
-def test_a_room_exists(room: str) -> None:
+def test_rooms_exist(room: str) -> None:
     assert (ROOT / "dop_lightning" / room / "__init__.py").is_file()
 
 
-def test_the_rooms_are_those_of_the_package_in_the_order_of_the_contract() -> None:
+def test_rooms_follow_the_order_of_the_contract() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.MULTILINE)
     contract = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("\nlayers = [")[2].partition("]")[0]
     assert listed == re.findall(r"\w+", contract)[::-1]

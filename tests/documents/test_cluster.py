@@ -61,7 +61,7 @@ def names(run: Path) -> set[str]:
     return {result["problem"] for result in results}
 
 
-def test_every_command_is_tried() -> None:
+def test_every_command_is_tested() -> None:
     tried = [*only("dop fit"), *only("torchrun"), *only(r"(DOP_OPTIONS=\S+ )?sbatch"), *only("dop (sweep|table)")]
     assert sorted(tried) == sorted(COMMANDS)
     assert (len(only("dop fit")), len(only("torchrun")), len(only("dop (sweep|table)"))) == (3, 2, 6)
@@ -129,7 +129,7 @@ exit 143
 
 
 @pytest.mark.parametrize(("restarts", "requeued"), [("0", True), ("2", False)])
-def test_a_job_whose_time_is_up_is_queued_again(restarts: str, requeued: bool) -> None:
+def test_job_at_its_time_limit_is_requeued(restarts: str, requeued: bool) -> None:
     executable(Path("bin/srun"), ENDS)
     executable(Path("bin/scontrol"), '#!/bin/bash\necho "$@" >> requeued\n')
     env = {**os.environ, "PATH": f"{Path('bin').resolve()}:{os.environ['PATH']}", "SLURM_JOB_ID": "12"}
@@ -140,7 +140,7 @@ def test_a_job_whose_time_is_up_is_queued_again(restarts: str, requeued: bool) -
     assert not requeued or Path("requeued").read_text() == "requeue 12\n"
 
 
-def test_an_array_takes_a_line_of_options_each() -> None:
+def test_array_job_uses_one_line_of_options_each() -> None:
     (command,) = only("DOP_OPTIONS")
     executable(Path("bin/srun"), '#!/bin/bash\nprintf "%s\\n" "$@" > words\n')
     Path("options.txt").write_text("--model.alpha 3\n--data.files 'my file.npy'\n")

@@ -137,7 +137,7 @@ def test_a_tested_page_has_blocks(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", [*PAGES, README, CONTRIBUTING], ids=lambda page: page.name)
-def test_blocks_say_what_they_are(page: Path) -> None:
+def test_blocks_have_a_language(page: Path) -> None:
     """Commands that are not run are marked as such, so that nothing escapes the tests above by mistake."""
     for block in blocks(page):
         assert block.kind in LANGUAGES, f"{page.name}:{block.line}"
@@ -153,7 +153,7 @@ def link_targets(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", WHOLE, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_are_valid(page: Path) -> None:
     for target in link_targets(page):
         path, _, name = target.partition("#")
         assert (page.parent / path).exists() or not path, f"{page.name}: {target}"
@@ -172,7 +172,7 @@ def is_defined(path: Path, name: str) -> bool:
     return True
 
 
-def test_each_equation_of_the_paper_has_what_computes_it() -> None:
+def test_each_equation_of_the_paper_links_to_code() -> None:
     text = (DOCS / "mathematics.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^### (Eqs?\. [^:\n]+):[^\n]*\n(.*?)(?=^##|\Z)", text, re.M | re.S))
     assert [f"Eq. {number}" for number in range(1, 16)] == [title for title in sections if title.startswith("Eq. ")]

@@ -81,7 +81,7 @@ def test_commands_are_parsed() -> None:
         check_script(script, ["README.md", "--nothing"])
 
 
-def test_the_script_runs_a_page_as_it_stands(page: Path) -> None:
+def test_script_runs_a_page_unchanged(page: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "run_document.py"), str(page)]
     done = subprocess.run([*command, "--show"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -34,13 +34,13 @@ def words(job: dict[str, Any], out: Path) -> list[str]:
     RAY["spec"]["rayClusterSpec"]["headGroupSpec"]["template"],
     RAY["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"],
 ])  # fmt: skip
-def test_volumes_are_those_that_are_mounted(pod: dict[str, Any]) -> None:
+def test_volumes_are_mounted(pod: dict[str, Any]) -> None:
     (container,), (volume,) = pod["spec"]["containers"], pod["spec"]["volumes"]
     assert [mount["name"] for mount in container["volumeMounts"]] == [volume["name"]]
 
 
 @pytest.mark.parametrize(("job", "option"), [(SWEEP, "--parts"), (FIT, "--trainer.num_nodes")])
-def test_there_is_a_pod_for_each_part(job: dict[str, Any], option: str) -> None:
+def test_each_part_has_a_pod(job: dict[str, Any], option: str) -> None:
     spec, given = job["spec"], words(job, Path())
     assert spec["completionMode"] == "Indexed"
     assert spec["completions"] == spec["parallelism"] == int(given[given.index(option) + 1])
@@ -71,7 +71,7 @@ def test_the_command_of_the_ray_job_is_accepted(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("index", "got"), [(None, "none"), ("2", "2")])
-def test_a_part_that_there_is_not(index: str | None, got: str, folder: Path, dop, monkeypatch) -> None:
+def test_missing_part(index: str | None, got: str, folder: Path, dop, monkeypatch) -> None:
     monkeypatch.delenv("JOB_COMPLETION_INDEX", raising=False)
     if index is not None:
         monkeypatch.setenv("JOB_COMPLETION_INDEX", index)

@@ -40,12 +40,12 @@ def run_all(path: Path) -> tuple[str, list[Any], dict[str, Any]]:
     return printed.getvalue(), [value for value in values if value is not None], names
 
 
-def test_there_are_three() -> None:
+def test_three_notebooks_exist() -> None:
     assert [path.stem for path in NOTEBOOKS] == ["own_network", "photograph", "table"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_cleared_and_linked_and_links_lead_somewhere(path: Path) -> None:
+def test_notebooks_are_cleared_and_linked_with_valid_links(path: Path) -> None:
     notebook = json.loads(path.read_text(encoding="utf-8"))
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -79,7 +79,7 @@ def test_the_table_is_cleaned() -> None:
     assert pca is names["pca"]
 
 
-def test_the_own_network_is_fitted() -> None:
+def test_custom_network_is_fitted() -> None:
     printed, _, names = run_all(FOLDER / "own_network.ipynb")
     errors = [float(error) for error in re.findall(r"relative error ([\d.]+)", printed)]
     assert len(errors) == 5

@@ -22,7 +22,7 @@ def said(block: Block, page: Path) -> list[float]:
     return [float(number) for number in re.findall(r"-?\d+\.?\d*", run_python(block, page))]
 
 
-def test_a_loop_of_ones_own_recovers() -> None:
+def test_custom_loop_recovers() -> None:
     loop = blocks(OWN_SIGNAL, "python")[0]
     assert said(loop, OWN_SIGNAL)[0] < 0.05
     assert sum(bool(line.strip()) for line in loop.code.splitlines()) <= 28
@@ -45,7 +45,7 @@ class MyNetwork(nn.Module):
 
 
 @pytest.mark.parametrize("with_input", [True, False])
-def test_a_network_is_named_in_yaml(with_input: bool, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_network_is_selected_in_yaml(with_input: bool, tmp_path: Path, monkeypatch, capsys) -> None:
     package = ModuleType("my_package")
     package.MyNetwork = MyNetwork  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "my_package", package)
@@ -64,7 +64,7 @@ def test_a_network_is_named_in_yaml(with_input: bool, tmp_path: Path, monkeypatc
     assert "Resuming" in capsys.readouterr().err
 
 
-def test_stopping_in_a_loop_of_ones_own() -> None:
+def test_stopping_in_a_custom_loop() -> None:
     (loop,) = blocks(DOCS / "stopping.md", "python")
     stopped, best, value = said(loop, DOCS / "stopping.md")
     assert stopped == best + 30

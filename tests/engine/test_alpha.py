@@ -33,18 +33,18 @@ def alpha_of(problems: ProblemBatch, scale: float = 1e-5, tau: float = 1.0, opti
 
 
 @pytest.mark.parametrize(("shape", "alpha"), [((9, 9), 3.0), ((4, 16), 4.0), ((16, 4), 4.0)])
-def test_of_a_matrix_it_is_the_root_of_the_longer_side(shape: tuple[int, int], alpha: float) -> None:
+def test_alpha_of_a_matrix_is_the_root_of_the_longer_side(shape: tuple[int, int], alpha: float) -> None:
     problems = ProblemBatch([Problem(f"m{k}", torch.zeros(shape)) for k in range(2)])
     assert default_alphas(problems, SquaredLoss(), [1.0, 1.0]) == [alpha, alpha]
     assert BatchState(Method(Factor), problems, 0.01).alpha == [alpha, alpha]
 
 
-def test_of_images_it_is_what_was_measured_at_128_pixels() -> None:
+def test_alpha_of_images_is_the_measured_one_at_128_pixels() -> None:
     assert alpha_of(images(3, 128, 128)) == pytest.approx(400, rel=0.01)
     assert alpha_of(images(3, 128, 128), optimizer=ADAM_AT[0.005]) == pytest.approx(1772, rel=0.01)
 
 
-def test_of_images_it_grows_like_the_root_of_the_number_of_entries_and_faster_above_256_pixels() -> None:
+def test_alpha_of_images_grows_with_size() -> None:
     for optimizer in (None, ADAM_AT[0.005]):
         base = alpha_of(images(3, 128, 128), optimizer=optimizer)
         assert alpha_of(images(3, 128, 512), optimizer=optimizer) == pytest.approx(2 * base, rel=0.01)
@@ -53,7 +53,7 @@ def test_of_images_it_grows_like_the_root_of_the_number_of_entries_and_faster_ab
         assert alpha_of(images(1, 128, 128), optimizer=optimizer) == pytest.approx(base / 3**0.5, rel=0.01)
 
 
-def test_of_images_it_reveals_a_quarter_of_the_range_within_the_time_of_the_network() -> None:
+def test_alpha_of_images_reveals_a_quarter_of_the_range_in_time() -> None:
     for scale in (1e-5, 1e-3):
         for optimizer, iterations in ((None, GRADIENT_DESCENT / 0.5), (ADAM_AT[0.01], ADAM / 0.01)):
             problems = images(3, 128, 128)
@@ -62,7 +62,7 @@ def test_of_images_it_reveals_a_quarter_of_the_range_within_the_time_of_the_netw
             assert found == pytest.approx(iterations, rel=1e-6)
 
 
-def test_of_images_it_follows_their_scale() -> None:
+def test_alpha_of_images_follows_their_scale() -> None:
     """A residual ten times as large makes s grow ten times as fast."""
     problems = ProblemBatch([Problem("image", torch.zeros(3, 64, 64), data_range=10.0)])
     assert alpha_of(problems) == pytest.approx(0.1 * alpha_of(images(3, 64, 64)), rel=0.15)
@@ -82,7 +82,7 @@ def test_missing_entries_and_whole_pixels() -> None:
     assert alpha == pytest.approx(alpha_of(problems), rel=0.02)
 
 
-def test_a_number_given_wins() -> None:
+def test_given_number_overrides_the_default() -> None:
     small = partial(SkipUNet, width=2, scales=1)
     problems = images(3, 16, 16, alpha=7.0)
     assert default_alphas(problems, MEAN, [1.0], corruption_of(problems)) == [7.0]
@@ -90,18 +90,18 @@ def test_a_number_given_wins() -> None:
     assert BatchState(Method(small, loss=MEAN), problems, 1.0).alpha == [7.0]
 
 
-def test_without_a_corruption_any_number_will_do() -> None:
+def test_any_number_is_accepted_without_a_corruption() -> None:
     problems = images(3, 16, 16)
     assert default_alphas(problems, MEAN, [1.0], NoCorruption(problems)) == [1.0]
 
 
-def test_an_optimizer_at_rest_has_none() -> None:
+def test_optimizer_with_rate_0_has_no_default_alpha() -> None:
     with pytest.raises(ValueError, match=r"lr of the theta_optimizer must be a finite number above 0, got 0.0"):
         alpha_of(images(3, 16, 16), optimizer=partial(torch.optim.Adam, lr=0.0))
 
 
 @pytest.mark.parametrize("loss", [SquaredLoss("sum"), AbsoluteLoss("mean")])
-def test_of_images_there_is_none_under_other_losses(loss: Loss) -> None:
+def test_other_losses_have_no_default_alpha_for_images(loss: Loss) -> None:
     problems = images(3, 9, 12)
     with pytest.raises(ValueError, match=r"alpha has no default for a signal of shape \(3, 9, 12\) and this loss"):
         default_alphas(problems, loss, [1.0], corruption_of(problems))

@@ -44,7 +44,7 @@ def states(problems: Sequence[Problem]) -> list[BatchState]:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_bits_are_those_of_one_thread(threads: int) -> None:
+def test_bits_equal_those_of_one_thread(threads: int) -> None:
     torch.set_num_threads(1)
     alone = states(tiles())
     assert [state.advance(30) for state in alone] == [[]] * 3
@@ -61,7 +61,7 @@ def test_bits_are_those_of_one_thread(threads: int) -> None:
         assert torch.equal(one.memory["clean"], other.memory["clean"])
 
 
-def test_turns_keep_the_order_and_take_tiles_together() -> None:
+def test_turns_keep_the_order_and_group_tiles() -> None:
     first, second, third = states(tiles())
     (whole,) = states([Problem("whole", torch.rand(1, 40, 40))])
     assert [len(turn) for turn in concurrent_groups([first, second, third, whole], 2)] == [2, 1, 1]
@@ -69,7 +69,7 @@ def test_turns_keep_the_order_and_take_tiles_together() -> None:
     assert list(concurrent_groups([], 2)) == []
 
 
-def test_what_is_large_or_no_tile_has_all_threads() -> None:
+def test_large_tiles_and_whole_images_use_all_threads() -> None:
     torch.set_num_threads(3)
     assert concurrent_batches(states(tiles()[:1])[0]) == 3
     (whole,) = states([Problem("whole", torch.rand(1, 32, 33))])
@@ -85,7 +85,7 @@ def test_a_tiny_image_has_one_thread() -> None:
     assert list(concurrent_groups([tiny, other], 2)) == [[tiny, other]]
 
 
-def test_a_network_that_draws_numbers_of_the_process_has_its_turn_alone() -> None:
+def test_network_using_the_global_generator_runs_alone() -> None:
     def network(problems: ProblemBatch) -> NetworkSignal:
         return NetworkSignal(problems, lambda shape: torch.nn.Conv2d(1, 1, 1), torch.ones(1, 1, 8, 8))
 
@@ -117,7 +117,7 @@ def test_a_tiny_image_has_the_bits_of_one_thread(threads: int) -> None:
     assert all(torch.equal(one, other) for one, other in zip(*signals, strict=True))
 
 
-def test_a_tile_that_does_not_fit_leaves_the_others_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tile_without_memory_does_not_affect_others(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(2)
     monkeypatch.setattr("dop_lightning.engine.concurrency.has_one_thread", lambda state: True)
     seen = set()
@@ -140,7 +140,7 @@ def test_a_tile_that_does_not_fit_leaves_the_others_be(monkeypatch: pytest.Monke
     assert all(name.startswith("tile") for name in seen)
 
 
-def test_an_error_is_raised_once_all_have_come_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_is_raised_after_all_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(2)
     monkeypatch.setattr("dop_lightning.engine.concurrency.has_one_thread", lambda state: True)
 

@@ -25,7 +25,7 @@ def use(state: State) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_default_device_changes_nothing(name: str) -> None:
+def test_default_device_has_no_effect(name: str) -> None:
     problems = CASES[name].problems()
     with torch.device("meta"):
         state = CASES[name].begin(problems=problems)

@@ -257,7 +257,7 @@ def test_gradient_of_the_image_corruption_is_4_r_g_over_N() -> None:
     torch.testing.assert_close(state.corruption.h.detach(), h + alpha * tau * 4 * r * h / (3 * 8 * 8), **EXACT)
 
 
-def test_another_optimizer_of_theta_leaves_the_corruption_to_gradient_descent() -> None:
+def test_theta_optimizer_leaves_the_corruption_to_gradient_descent() -> None:
     problems, tau, alpha = matrices(2, 5, 5), 0.02, 1.7
     adam = partial(torch.optim.Adam, lr=0.01)
     state = BatchState(Method(LargeSymmetric, LargeCorruption, theta_optimizer=adam), problems, tau, alpha)
@@ -333,7 +333,7 @@ def test_running_twice_gives_the_same_bits(make: Callable[[], BatchState]) -> No
     assert_same_states(one, other)
 
 
-def test_global_random_numbers_are_left_alone(make: Callable[[], BatchState]) -> None:
+def test_global_generator_is_not_used(make: Callable[[], BatchState]) -> None:
     before = torch.get_rng_state()
     state = make()
     state.advance(2)
@@ -352,7 +352,7 @@ def test_evaluation_does_not_change_the_state(make: Callable[[], BatchState]) ->
     assert_same_states(looked, blind)
 
 
-def test_evaluation_is_what_the_next_iteration_sees(make: Callable[[], BatchState]) -> None:
+def test_evaluation_equals_the_next_iteration(make: Callable[[], BatchState]) -> None:
     state = make()
     state.advance(5)
     evaluation = state.evaluate()
@@ -368,7 +368,7 @@ def test_evaluation_is_what_the_next_iteration_sees(make: Callable[[], BatchStat
         torch.testing.assert_close(evaluation.loss, state.loss.value(residual), rtol=1e-5, atol=1e-6)
 
 
-def test_evaluation_is_not_changed_by_what_follows(make: Callable[[], BatchState]) -> None:
+def test_evaluation_is_not_changed_by_later_iterations(make: Callable[[], BatchState]) -> None:
     state = make()
     evaluation = state.evaluate()
     kept = evaluation.signal.clone(), evaluation.corruption.clone(), evaluation.loss.clone()
@@ -387,7 +387,7 @@ def test_loss_falls() -> None:
         assert (after < before).all()
 
 
-def test_residual_is_0_where_nothing_was_observed() -> None:
+def test_residual_is_0_at_unobserved_entries() -> None:
     state = make_masked_matrix()
     state.advance(5)
     with torch.no_grad():
@@ -397,7 +397,7 @@ def test_residual_is_0_where_nothing_was_observed() -> None:
     assert (r[state.problems.mask] != 0).all()
 
 
-def test_what_was_not_observed_does_not_matter() -> None:
+def test_unobserved_values_do_not_matter() -> None:
     mask = draw(60, (7, 5)) > -0.5
     results = []
     for garbage in (0.0, 1e6, float("nan")):
@@ -447,7 +447,7 @@ def test_one_gradient_of_a_batch_agrees_with_those_of_its_problems(
         assert_close_states(states(together)[k], states(state)[0], **BATCHING)
 
 
-def test_matrices_agree_at_the_end_however_they_were_batched() -> None:
+def test_results_of_matrices_do_not_depend_on_batching() -> None:
     method, problems = Method(SymmetricFactor), robust_pca(20, 2, 0.1, seeds=range(3))
     together = BatchState(method, problems, 2e-3)
     together.advance(800)
@@ -459,7 +459,7 @@ def test_matrices_agree_at_the_end_however_they_were_batched() -> None:
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "factor", "image", "no corruption"])
-def test_rates_of_their_own_equal_separate_runs(kind: str) -> None:
+def test_separate_rates_equal_separate_runs(kind: str) -> None:
     method, problems = {
         "symmetric": (Method(LargeSymmetric, LargeCorruption), matrices(3, 6, 6)),
         "factor": (Method(LargeFactor, LargeCorruption), matrices(3, 6, 4)),
@@ -480,7 +480,7 @@ def test_rates_of_their_own_equal_separate_runs(kind: str) -> None:
         assert_close_states(states(together)[k], states(state)[0], rtol=1e-9, atol=1e-9)
 
 
-def test_rates_change_what_is_recovered() -> None:
+def test_rates_change_the_result() -> None:
     """The lists do reach the problems: the same seed with the same observation, three pairs of rates."""
     y = draw(1, (6, 6))
     problems = ProblemBatch([Problem(f"{k}", y) for k in range(3)])
@@ -507,7 +507,7 @@ DIVERGING: dict[str, Callable[[float], BatchState]] = {
 
 
 @pytest.mark.parametrize("kind", DIVERGING)
-def test_problem_that_diverges_goes_back_and_the_others_go_on(kind: str) -> None:
+def test_diverging_problem_is_restored_and_others_continue(kind: str) -> None:
     calm, wild = DIVERGING[kind](0.02), DIVERGING[kind](1e20)
     before = states(wild)
     assert calm.advance(30) == []
@@ -519,7 +519,7 @@ def test_problem_that_diverges_goes_back_and_the_others_go_on(kind: str) -> None
         assert all(torch.isfinite(tensor).all() for tensor in states(wild)[k].values())
 
 
-def test_problem_goes_back_to_the_start_of_its_block() -> None:
+def test_diverged_problem_returns_to_the_start_of_its_block() -> None:
     """After blocks in which all went well."""
     state = DIVERGING["symmetric"](0.02)
     state.advance(10)
@@ -541,7 +541,7 @@ def test_all_may_diverge() -> None:
         assert_same_bits(states(state)[k], before[k])
 
 
-def test_last_step_is_looked_at_as_well() -> None:
+def test_last_step_is_checked_too() -> None:
     """A loss that was still finite does not save parameters that no longer are."""
     method, problems = Method(LargeSymmetric, LargeCorruption), matrices(2, 6, 6)
     state = BatchState(method, problems, [1.0, 1e306], 1e-300)
@@ -561,7 +561,7 @@ def test_last_step_is_looked_at_as_well() -> None:
         (Method(partial(NetworkSignal, network=lambda _: Deep(), input=torch.ones(6, 4)), None), 0.6),
     ],
 )
-def test_what_is_recovered_is_finite_wherever_a_run_stops(method: Method, tau: float) -> None:
+def test_results_are_finite_at_any_stop(method: Method, tau: float) -> None:
     """Products of parameters overflow before the parameters do, and the loss before the last step is too early."""
     for iterations in range(1, 20):
         state = BatchState(method, matrices(1, 6, 6, dtype=torch.float32), tau, 30.0)
@@ -578,7 +578,7 @@ class Deep(nn.Sequential):
         super().__init__(nn.Linear(4, 6), nn.Linear(6, 6))
 
 
-def test_loss_that_is_not_finite_is_a_divergence() -> None:
+def test_nonfinite_loss_is_divergence() -> None:
     """Even if all parameters are finite: g∘g overflows."""
     state = BatchState(Method(LargeSymmetric, LargeCorruption), matrices(2, 6, 6), 1e-200, 1.0)
     with torch.no_grad():
@@ -602,7 +602,7 @@ def poison_second(optimizer: Callable) -> tuple[BatchState, BatchState]:
 
 
 @pytest.mark.parametrize("optimizer", [ADAM, MOMENTUM], ids=["Adam", "momentum"])
-def test_divergence_under_another_optimizer_leaves_the_others_alone(optimizer: Callable) -> None:
+def test_divergence_with_another_optimizer_does_not_affect_others(optimizer: Callable) -> None:
     calm, wild = poison_second(optimizer)
     before = wild.signal.problem_state(1)
     assert calm.advance(5) == []
@@ -613,7 +613,7 @@ def test_divergence_under_another_optimizer_leaves_the_others_alone(optimizer: C
 
 
 @pytest.mark.parametrize("optimizer", [ADAM, MOMENTUM], ids=["Adam", "momentum"])
-def test_optimizer_of_a_problem_that_diverged_goes_back_too(optimizer: Callable) -> None:
+def test_optimizer_state_of_a_diverged_problem_is_restored(optimizer: Callable) -> None:
     _, state = poison_second(optimizer)
     before = states(state)[1]
     assert state.advance(5) == [1]
@@ -625,7 +625,7 @@ def test_optimizer_of_a_problem_that_diverged_goes_back_too(optimizer: Callable)
 # ------------------------------------------------------------------------------------------------------ states, select
 
 
-def test_state_goes_on_elsewhere_bit_for_bit(make: Callable[[], BatchState]) -> None:
+def test_state_resumes_elsewhere_bit_for_bit(make: Callable[[], BatchState]) -> None:
     whole, first, second = make(), make(), make()
     whole.advance(25)
     first.advance(10)
@@ -658,7 +658,7 @@ def test_state_is_a_copy(make: Callable[[], BatchState]) -> None:
         assert_same_bits(then, now)
 
 
-def test_selecting_all_goes_on_bit_for_bit(make: Callable[[], BatchState]) -> None:
+def test_selecting_all_continues_bit_for_bit(make: Callable[[], BatchState]) -> None:
     whole, part = make(), make()
     whole.advance(25)
     part.advance(10)
@@ -673,7 +673,7 @@ def test_selecting_all_goes_on_bit_for_bit(make: Callable[[], BatchState]) -> No
     [make_image, partial(make_image, theta_optimizer=ADAM)],
     ids=["image", "image by Adam"],
 )
-def test_selected_images_go_on_bit_for_bit(make: Callable[..., BatchState]) -> None:
+def test_selected_images_continue_bit_for_bit(make: Callable[..., BatchState]) -> None:
     """Each network is its own, so that not even the rounding depends on the batch."""
     whole = make(3)
     whole.advance(10)
@@ -690,7 +690,7 @@ def test_selected_images_go_on_bit_for_bit(make: Callable[..., BatchState]) -> N
     [make_matrix, make_masked_matrix, partial(make_matrix, theta_optimizer=ADAM)],
     ids=["plain", "masked", "Adam"],
 )
-def test_selected_matrices_go_on(make: Callable[..., BatchState]) -> None:
+def test_selected_matrices_continue(make: Callable[..., BatchState]) -> None:
     whole = make(4)
     whole.advance(100)
     part = whole.select([3, 1])
@@ -714,7 +714,7 @@ def test_selection_keeps_the_rates() -> None:
     assert_close_states(states(part)[1], states(whole)[1], **BATCHING)
 
 
-def test_selection_does_not_touch_what_it_came_from() -> None:
+def test_selection_does_not_change_its_source() -> None:
     whole, untouched = make_matrix(), make_matrix()
     whole.advance(10)
     untouched.advance(10)
@@ -774,12 +774,12 @@ def test_number_of_rates_is_checked(name: str, value: list[float]) -> None:
 
 
 @pytest.mark.parametrize(("tau", "alpha"), [(1e38, 1.0), (1e20, 1e20), ([1.0, 1e20], 1e20)])
-def test_rates_that_are_no_numbers_of_the_type_are_refused(tau, alpha: float) -> None:
+def test_rates_outside_the_dtype_are_refused(tau, alpha: float) -> None:
     with pytest.raises(ValueError, match=r"[01]: tau and alpha·tau must be at most 2.13e\+37"):
         BatchState(MATRIX, matrices(2, 4, 4, dtype=torch.float32), tau, alpha)
 
 
-def test_an_optimizer_that_evaluates_by_itself_is_refused() -> None:
+def test_optimizer_that_needs_a_closure_is_refused() -> None:
     with pytest.raises(ValueError, match="theta_optimizer must not require a closure, got LBFGS"):
         BatchState(Method(LargeFactor, theta_optimizer=torch.optim.LBFGS), matrices(1, 4, 4), 1.0, 1.0)
 
@@ -816,7 +816,7 @@ def test_robust_pca_is_solved(signal: type[Signal], p: float) -> None:
     assert (relative_error(evaluation.corruption, corruption) < 0.1).all()
 
 
-def test_factorisation_without_corruption_fails_where_the_method_does_not() -> None:
+def test_factorisation_without_corruption_fails() -> None:
     problems = robust_pca(30, 2, 0.1, seeds=[0])
     state = BatchState(Method(SymmetricFactor, None), problems, tau=2e-3)
     state.advance(1000)
@@ -835,7 +835,7 @@ def test_factorisation_without_corruption_fails_where_the_method_does_not() -> N
         RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"),
     ],
 )
-def test_out_of_memory_leaves_a_batch_where_it_was(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_restores_the_batch(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     state = BatchState(IMAGE, images(2, 3, 9, 12), 0.5, 20.0)
     state.advance(3)
     before = [state.problem_state(k) for k in range(2)]
@@ -857,7 +857,7 @@ def test_out_of_memory_leaves_a_batch_where_it_was(error: Exception, monkeypatch
     assert state.advance(4) == []
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_mistaken_for_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(self: SkipUNet, iteration: int = 0) -> Tensor:
         raise RuntimeError("shapes do not match")
 

@@ -135,7 +135,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("settings", METHODS.values(), ids=METHODS.keys())
-def test_replayed_iterations_are_those_of_an_eager_run(settings: dict[str, Any]) -> None:
+def test_replayed_iterations_equal_eager_ones(settings: dict[str, Any]) -> None:
     """Iterations of the graph use the inputs of their iteration, in one block or in several."""
     problems = batch(2)
     eager, whole, parts = (make_state(problems, **settings) for _ in range(3))
@@ -182,7 +182,7 @@ def test_inputs_are_prepared_once_for_each_iteration(monkeypatch: pytest.MonkeyP
     assert prepared == list(range(30))
 
 
-def test_prepared_inputs_change_no_bit_and_keep_their_place() -> None:
+def test_prepared_inputs_do_not_change_bits_or_addresses() -> None:
     signal, other = (NETWORK(batch(2)) for _ in range(2))
     signal.prepare(3)
     places = [z.data_ptr() for z in signal.prepared]
@@ -210,7 +210,7 @@ def test_short_blocks_between_releases_are_not_captured() -> None:
     assert set(backend.done) == {"run"}
 
 
-def test_short_blocks_of_a_batch_alone_are_captured_after_a_while() -> None:
+def test_short_blocks_of_a_single_batch_are_captured_eventually() -> None:
     backend = Backend()
     state = replayed(make_state(batch()), backend)
     for _ in range(MIN_REPLAYS + 3):
@@ -218,7 +218,7 @@ def test_short_blocks_of_a_batch_alone_are_captured_after_a_while() -> None:
     assert backend.done == ["run"] * MIN_REPLAYS + ["capture"] + ["replay"] * 3
 
 
-def test_release_lets_go_of_the_graph_and_of_gradients() -> None:
+def test_release_frees_the_graph_and_gradients() -> None:
     backend = Backend()
     state = replayed(make_state(batch()), backend)
     state.advance(30)
@@ -288,7 +288,7 @@ def test_a_state_that_is_loaded_is_replayed_by_the_same_graph() -> None:
     assert backend.done.count("capture") == 1
 
 
-def test_a_diverged_problem_goes_back_in_its_place() -> None:
+def test_diverged_problem_is_restored_in_place() -> None:
     backend = Backend()
     state, other = replayed(make_state(batch(2)), backend), make_state(batch(2))
     for each in (state, other):
@@ -303,7 +303,7 @@ def test_a_diverged_problem_goes_back_in_its_place() -> None:
 # --------------------------------------------------------------------------------------------------- what goes wrong
 
 
-def test_a_capture_that_fails_is_told_once_and_loses_no_iteration() -> None:
+def test_failed_capture_is_reported_once_and_loses_no_iteration() -> None:
     backend = Backend(RuntimeError("operation not permitted\nwhen stream is capturing"))
     state, eager = (make_state(batch(2), GradientDescent(average=0.9)) for _ in range(2))
     replayed(state, backend)
@@ -318,7 +318,7 @@ def test_a_capture_that_fails_is_told_once_and_loses_no_iteration() -> None:
     assert_equal(state, eager)
 
 
-def test_a_batch_that_runs_out_of_memory_in_a_capture_is_where_it_was() -> None:
+def test_out_of_memory_in_a_capture_restores_the_batch() -> None:
     state = replayed(make_state(batch(2)), Backend(torch.OutOfMemoryError("CUDA out of memory")))
     before = [state.problem_state(k) for k in range(2)]
     with pytest.raises(OutOfMemoryError, match="out of memory with 2 problems"):
@@ -329,7 +329,7 @@ def test_a_batch_that_runs_out_of_memory_in_a_capture_is_where_it_was() -> None:
         assert_same_bits(before[k]["corruption"], state.problem_state(k)["corruption"])
 
 
-def test_one_problem_goes_on_without_a_graph_that_takes_too_much_memory() -> None:
+def test_single_problem_continues_without_a_too_large_graph() -> None:
     """It has just shown that it needs none, and cannot be divided."""
     state, eager = make_state(batch()), make_state(batch())
     replayed(state, Backend(torch.OutOfMemoryError("CUDA out of memory")))
@@ -339,7 +339,7 @@ def test_one_problem_goes_on_without_a_graph_that_takes_too_much_memory() -> Non
     assert_equal(state, eager)
 
 
-def test_an_evaluation_takes_the_memory_of_the_graph_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluation_frees_the_graph_if_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     state = replayed(make_state(batch()), Backend())
     state.advance(30)
     expected = state.evaluate().signal
@@ -391,7 +391,7 @@ class Elsewhere(Identity):
     capturable = False
 
 
-def test_only_networks_that_draw_ahead_are_captured() -> None:
+def test_only_networks_that_prepare_their_noise_are_captured() -> None:
     problems = batch()
     descent = {"optimizer": None}
     assert graphs.is_capturable(make_state(problems, **descent))
@@ -401,7 +401,7 @@ def test_only_networks_that_draw_ahead_are_captured() -> None:
     assert not graphs.is_capturable(make_state(problems, signal=foreign, **descent))
 
 
-def test_there_are_no_graphs_on_a_cpu() -> None:
+def test_no_graphs_on_a_cpu() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         state = make_state(batch())
@@ -432,7 +432,7 @@ upsampling, which come in any order, two runs of a network diverge within a few 
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("name", ["average", "no corruption", "refinement"])
-def test_a_gpu_replays_what_it_does_eagerly(name: str, size: int) -> None:
+def test_gpu_replay_equals_eager(name: str, size: int) -> None:
     settings = {**METHODS[name], "optimizer": STILL}
     graph, eager = on_gpu(size, **settings), on_gpu(size, graphs=False, **settings)
     for state in (graph, eager):
@@ -455,7 +455,7 @@ def test_a_gpu_replays_what_it_does_eagerly(name: str, size: int) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("name", ["descent", "average", "refinement"])
-def test_a_gpu_descends_by_a_graph_as_far_as_without(name: str, size: int) -> None:
+def test_gpu_graph_descends_as_far_as_eager(name: str, size: int) -> None:
     graph, eager = on_gpu(size, **METHODS[name]), on_gpu(size, graphs=False, **METHODS[name])
     start = eager.evaluate().loss
     for state in (graph, eager):
@@ -484,7 +484,7 @@ def test_a_gpu_replays_every_iteration_with_its_own_input() -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_the_memory_of_a_graph_back() -> None:
+def test_gpu_frees_the_memory_of_a_graph() -> None:
     state = on_gpu()
     state.advance(2)
     state.release()
@@ -498,7 +498,7 @@ def test_a_gpu_gives_the_memory_of_a_graph_back() -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_goes_on_where_a_capture_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_continues_after_a_failed_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     state = on_gpu()
     derivative = SquaredLoss.derivative_
 

@@ -64,7 +64,7 @@ def test_a_texture_is_not_rejected() -> None:
     assert float((found.signal == truth)[clean].float().mean()) > 0.7
 
 
-def test_what_was_not_observed_is_filled_in_and_has_no_influence() -> None:
+def test_unobserved_entries_are_filled_and_have_no_influence() -> None:
     truth = scene()
     problem = problem_of(Mixture([SaltAndPepper(0.1), MissingEntries(0.2)]), truth)
     assert problem.mask is not None
@@ -77,7 +77,7 @@ def test_what_was_not_observed_is_filled_in_and_has_no_influence() -> None:
 
 
 @pytest.mark.parametrize("kind", ["scene", "noise", "checkerboard"])
-def test_undamaged_images_come_back_unchanged(kind: str) -> None:
+def test_undamaged_images_are_unchanged(kind: str) -> None:
     truth = {
         "scene": scene(),
         "noise": torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0)),
@@ -87,7 +87,7 @@ def test_undamaged_images_come_back_unchanged(kind: str) -> None:
     assert torch.equal(found.signal, truth)
 
 
-def test_a_state_goes_on_with_what_it_has_found() -> None:
+def test_state_resumes_with_its_findings() -> None:
     problems = ProblemBatch([problem_of(SaltAndPepper(0.3), scene(32))])
     method = FilterMethod(Interpolation())
     state, other = method.begin(problems), method.begin(problems)
@@ -103,7 +103,7 @@ def test_a_state_goes_on_with_what_it_has_found() -> None:
         assert torch.equal(one, two)
 
 
-def test_recover_image_has_it_in_tiles_as_well() -> None:
+def test_recover_image_supports_tiles() -> None:
     truth = (scene(96) * 255).round().byte().permute(1, 2, 0).numpy()
     rng = np.random.default_rng(0)
     damaged = np.where(rng.random(truth.shape) < 0.2, rng.choice([0, 255], truth.shape), truth).astype(np.uint8)

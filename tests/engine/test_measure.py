@@ -26,7 +26,7 @@ def test_a_few_iterations_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert state.iteration == 3
 
 
-def test_others_take_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smaller_problems_take_proportional_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 8))
     monkeypatch.setattr("dop_lightning.engine.measure.time.perf_counter", lambda: next(clock))
     alone, beside = counting(), [counting() for _ in range(3)]
@@ -34,6 +34,6 @@ def test_others_take_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [other.iteration for other in beside] == [2, 2, 2]
 
 
-def test_what_does_not_fit_is_told() -> None:
+def test_out_of_memory_is_reported() -> None:
     with pytest.raises(OutOfMemoryError):
         seconds_per_iteration(counting(most=0))

@@ -22,7 +22,7 @@ def problems() -> ProblemBatch:
 
 
 @pytest.mark.parametrize("method", [Method(SymmetricFactor), ConvexMethod(partial(InexactALM, positive=True))])
-def test_both_begin_states_that_the_run_loop_advances(method) -> None:
+def test_both_methods_start_states_that_the_run_loop_advances(method) -> None:
     state = method.begin(problems(), tau=1e-3, alpha=4.0)
     assert isinstance(state, State)
     assert (len(state), state.iteration, state.alpha, state.has_corruption) == (2, 0, [4.0, 4.0], True)
@@ -31,7 +31,7 @@ def test_both_begin_states_that_the_run_loop_advances(method) -> None:
     assert (ending.names, ending.iteration) == ({0: "a"}, 20)
 
 
-def test_without_a_corruption_there_is_no_ratio() -> None:
+def test_no_ratio_without_a_corruption() -> None:
     state = Method(Factor, None).begin(problems(), tau=1e-3, alpha=7.0)
     assert (state.has_corruption, state.alpha) == (False, [1.0, 1.0])
     assert "alpha" not in state.settings(0)
@@ -59,7 +59,7 @@ def test_parts_with_other_arguments_are_refused(parts: dict[str, Any], text: str
         Method(**{"signal": Factor, **parts})
 
 
-def test_what_a_factory_makes_is_looked_at() -> None:
+def test_result_of_a_factory_is_checked() -> None:
     with pytest.raises(ValueError, match=r"<lambda> must return a Signal, got a Tensor in"):
         Method(lambda problems: torch.ones(2)).begin(problems(), tau=1e-3)  # type: ignore[arg-type,return-value]
     with pytest.raises(ValueError, match=r"^Corruption has no parameters; set is_modelled = False"):
@@ -68,7 +68,7 @@ def test_what_a_factory_makes_is_looked_at() -> None:
         ConvexMethod(lambda: None)  # type: ignore[arg-type,misc]
 
 
-def test_blocks_end_where_the_steps_look() -> None:
+def test_blocks_end_at_checks_of_the_step_rule() -> None:
     assert Method(Factor).grid is None
     assert Method(Factor, steps=Refinement(every=30, patience=30)).grid == 30
     assert ConvexMethod(InexactALM).grid is None

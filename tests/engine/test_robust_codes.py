@@ -23,7 +23,7 @@ def test_outliers_have_no_influence() -> None:
     torch.testing.assert_close(robust_codes(rows, V), codes, atol=2e-5, rtol=0)
 
 
-def test_what_is_missing_has_no_influence() -> None:
+def test_missing_entries_have_no_influence() -> None:
     rows, codes, V = rows_and_components(0.1)
     mask = torch.rand(rows.shape, generator=torch.Generator().manual_seed(1)) < 0.6
     mask[3] = False
@@ -32,7 +32,7 @@ def test_what_is_missing_has_no_influence() -> None:
     assert found[3].tolist() == [0, 0, 0]
 
 
-def test_it_is_the_linear_program() -> None:
+def test_solves_the_linear_program() -> None:
     """Where no code fits exactly: least absolute deviations, against HiGHS."""
     generator = torch.Generator().manual_seed(2)
     V = torch.randn(2, 15, dtype=torch.float64, generator=generator)
@@ -48,7 +48,7 @@ def test_it_is_the_linear_program() -> None:
     torch.testing.assert_close(robust_codes(y, V), torch.from_numpy(program.x[None, :2]), atol=1e-4, rtol=0)
 
 
-def test_a_penalty_is_that_of_the_codes() -> None:
+def test_penalty_applies_to_the_codes() -> None:
     generator = torch.Generator().manual_seed(3)
     V = torch.randn(2, 12, dtype=torch.float64, generator=generator)
     y = torch.randn(1, 12, dtype=torch.float64, generator=generator)
@@ -69,7 +69,7 @@ def test_a_row_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch) ->
     torch.testing.assert_close(robust_codes(rows, V), whole, atol=1e-10, rtol=0)
 
 
-def test_nothing_gives_nothing() -> None:
+def test_zero_gives_zero() -> None:
     assert robust_codes(torch.zeros(4, 5), torch.zeros(0, 5)).shape == (4, 0)
     assert robust_codes(torch.zeros(0, 5), torch.zeros(2, 5)).shape == (0, 2)
     assert robust_codes(torch.zeros(4, 5), torch.ones(1, 5)).tolist() == [[0.0]] * 4
@@ -81,7 +81,7 @@ def test_shapes_must_agree() -> None:
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e12])
-def test_units_do_not_matter_and_neither_do_rows_of_zeros(unit: float) -> None:
+def test_units_and_rows_of_zeros_do_not_matter(unit: float) -> None:
     rows, codes, V = (tensor.float() for tensor in rows_and_components(0.1))
     rows[2] = 0
     found = robust_codes(rows * unit, V) / unit

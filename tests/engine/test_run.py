@@ -120,7 +120,7 @@ def blocks(log: Log) -> list[int]:
     return [event[-1] for event in log.said if event[0] == "block"]
 
 
-def test_batches_take_turns_and_all_end_at_the_maximum() -> None:
+def test_batches_take_turns_until_the_maximum() -> None:
     run, log = make_run(Counter(), batch("a"), batch("b", "c"), block=10, maximum=20)
     run.to_end()
     ends = [("end", {"a": "done"}, {"a": 20}), ("end", {"b": "done", "c": "done"}, {"b": 20, "c": 20})]
@@ -146,7 +146,7 @@ def test_blocks_end_on_the_grids_of_block_evaluation_and_method(options: Any, gr
     assert blocks(log) == expected
 
 
-def test_what_nobody_looks_at_is_not_evaluated() -> None:
+def test_evaluations_need_a_listener() -> None:
     method = Counter()
     ending = run_to_end(method, batch("a")[0], 30, block=10)
     assert (method.evaluations, ending.ends, ending.iteration) == (0, {0: "done"}, 30)
@@ -155,7 +155,7 @@ def test_what_nobody_looks_at_is_not_evaluated() -> None:
     assert method.evaluations == 1
 
 
-def test_a_problem_that_diverges_ends_where_its_block_began() -> None:
+def test_diverging_problem_ends_at_the_start_of_its_block() -> None:
     run, log = make_run(Counter(diverge={"b": 15}), batch("a", "b"), block=10, maximum=30)
     run.to_end()
     assert ("end", {"b": "diverged"}, {"b": 10}) in log.said
@@ -163,7 +163,7 @@ def test_a_problem_that_diverges_ends_where_its_block_began() -> None:
     assert log.said.index(("end", {"b": "diverged"}, {"b": 10})) < log.said.index(("block", "a", 10))
 
 
-def test_a_problem_that_is_finished_leaves_before_the_maximum_and_is_not_taken_up_again() -> None:
+def test_finished_problem_leaves_early_and_stays_finished() -> None:
     run, log = make_run(Counter(finish={"a": 15}), batch("a", "b"), block=10, maximum=30)
     run.to_end()
     assert ("end", {"a": "stable"}, {"a": 20}) in log.said
@@ -172,7 +172,7 @@ def test_a_problem_that_is_finished_leaves_before_the_maximum_and_is_not_taken_u
     assert [state.problems.names for state in run.states] == [["b"]]
 
 
-def test_a_problem_that_is_finished_leaves_before_the_turn_of_the_next() -> None:
+def test_finished_problem_leaves_before_the_next_turn() -> None:
     run, log = make_run(Counter(finish={"a": 10, "b": 10}), batch("a"), batch("b"), block=10, maximum=30)
     run.to_end()
     events = [event for event in log.said if event[0] in ("block", "end")]
@@ -180,7 +180,7 @@ def test_a_problem_that_is_finished_leaves_before_the_turn_of_the_next() -> None
     assert run.states == []
 
 
-def test_the_first_block_ends_where_the_method_asks_for_it() -> None:
+def test_first_block_ends_where_the_method_requests() -> None:
     method = Counter(finish={"a": 1})
     method.first = 1
     run, log = make_run(method, batch("a", "b"), block=10, maximum=30)
@@ -231,7 +231,7 @@ def test_one_problem_that_does_not_fit_is_an_error_with_its_name() -> None:
         run.to_end()
 
 
-def test_an_interruption_comes_between_two_turns_and_leaves_problems_to_go_on() -> None:
+def test_interruption_between_turns_leaves_problems_resumable() -> None:
     method = Counter()
     stop = lambda: len(method.turns) >= 3  # noqa: E731 — in the second turn of «a»
     run, log = make_run(method, batch("a"), batch("b"), block=10, maximum=30, interrupted=stop)
@@ -246,7 +246,7 @@ def test_an_interruption_comes_between_two_turns_and_leaves_problems_to_go_on() 
     assert method.turns == [("b", 10), ("a", 10), ("b", 10)]
 
 
-def test_what_is_left_of_an_earlier_stop_does_not_end_a_later_run() -> None:
+def test_earlier_stop_does_not_end_a_later_run() -> None:
     run, log = make_run(Counter(), batch("a"), block=10, maximum=20)
     run.stop("a", "stable")
     run.begin()
@@ -269,7 +269,7 @@ def test_a_batch_that_ended_is_released() -> None:
     assert released == [["a"]]
 
 
-def test_the_scores_of_an_evaluation_are_those_of_the_end() -> None:
+def test_scores_of_the_last_evaluation_equal_final_ones() -> None:
     method = Counter()
     run, _ = make_run(method, batch("a"), block=10, evaluate_every=10, maximum=10)
     scores: list[Any] = []
@@ -287,7 +287,7 @@ def test_the_scores_of_an_evaluation_are_those_of_the_end() -> None:
     assert method.evaluations == 1
 
 
-def test_final_states_are_kept_only_where_they_are_wanted() -> None:
+def test_final_states_are_kept_on_request_only() -> None:
     kept, _ = make_run(Counter(), batch("a"), maximum=10)
     kept.to_end()
     assert kept.roster.entries()["a"]["state"] == {"count": 10, "iteration": 10}
@@ -297,7 +297,7 @@ def test_final_states_are_kept_only_where_they_are_wanted() -> None:
     assert run.records["a"].state is None
 
 
-def test_a_batch_that_all_its_problems_leave_rests_as_it_is() -> None:
+def test_batch_whose_problems_all_end_is_kept() -> None:
     run, _ = make_run(Counter(finish={"b": 10}), batch("a"), batch("b", "c"), block=10, maximum=20)
     at_work = run.roster.states[0]
     run.to_end()
@@ -309,7 +309,7 @@ def test_a_batch_that_all_its_problems_leave_rests_as_it_is() -> None:
     assert [saved[name]["state"]["count"] for name in "abc"] == [20, 10, 20]
 
 
-def test_a_batch_at_rest_goes_on_when_more_iterations_are_allowed() -> None:
+def test_resting_batch_continues_with_more_iterations() -> None:
     run, _ = make_run(Counter(), batch("a"), batch("b"), block=10, maximum=20)
     run.to_end()
     run.begin()
@@ -322,14 +322,14 @@ def test_a_batch_at_rest_goes_on_when_more_iterations_are_allowed() -> None:
     assert [entry["state"]["count"] for entry in run.roster.entries().values()] == [30, 30]
 
 
-def test_a_batch_whose_problem_diverged_does_not_rest_as_it_is() -> None:
+def test_batch_with_a_diverged_problem_is_not_kept() -> None:
     run, _ = make_run(Counter(diverge={"a": 15}), batch("a"), block=10, maximum=20)
     run.to_end()
     assert run.roster.resting == []
     assert run.records["a"].state == {"count": 10, "iteration": 10}
 
 
-def test_batches_on_a_gpu_do_not_rest_as_they_are() -> None:
+def test_gpu_batches_are_not_kept() -> None:
     roster = Roster(Counter(), [batch("a")], 1.0, 1.0, ["a"], torch.device("cpu"))
     roster.device = torch.device("cuda")
     run = Run(roster, maximum=10)
@@ -338,7 +338,7 @@ def test_batches_on_a_gpu_do_not_rest_as_they_are() -> None:
     assert run.records["a"].state == {"count": 10, "iteration": 10}
 
 
-def test_a_change_is_told_once_for_all_batches_that_end() -> None:
+def test_change_is_notified_once_for_all_ended_batches() -> None:
     run, log = make_run(Counter(), *(batch(name) for name in "abcd"), block=10, maximum=20)
     run.begin()
     run.to_end()
@@ -364,7 +364,7 @@ def tiled_run(method: Counter, *names: str, at_once: int = 2, **options: Any) ->
     return Run(roster, listeners=[log], **options), log
 
 
-def test_tiles_wait_until_half_of_those_at_work_have_ended() -> None:
+def test_tiles_wait_until_half_of_the_active_ones_end() -> None:
     run, log = tiled_run(Counter(finish={"a": 10, "d": 10}), *"abcd", block=10, maximum=20)
     run.to_end()
     assert [event for event in log.said if event[0] in ("block", "end")] == [
@@ -383,7 +383,7 @@ def test_tiles_wait_until_half_of_those_at_work_have_ended() -> None:
     assert run.roster.resting == []
 
 
-def test_the_run_moves_on_by_the_iterations_of_all_tiles() -> None:
+def test_run_counts_iterations_of_all_tiles() -> None:
     run, _ = tiled_run(Counter(), *"abcd", block=10, maximum=20)
     run.begin()
     moved = []
@@ -392,7 +392,7 @@ def test_the_run_moves_on_by_the_iterations_of_all_tiles() -> None:
     assert moved == [0, 0, 10, 10]
 
 
-def test_an_interrupted_run_begins_no_tile() -> None:
+def test_interrupted_run_starts_no_tile() -> None:
     run, log = tiled_run(Counter(), *"abc", block=10, maximum=10, interrupted=lambda: len(blocks(log)) == 2)
     run.to_end()
     assert [run.records[name].status for name in "abc"] == ["done", "done", "interrupted"]
@@ -403,7 +403,7 @@ def test_an_interrupted_run_begins_no_tile() -> None:
     assert [run.records[name].status for name in "abc"] == ["done"] * 3
 
 
-def test_tiles_at_work_are_ended_with_those_that_wait() -> None:
+def test_active_tiles_end_with_waiting_ones() -> None:
     run, _ = tiled_run(Counter(), *"abc", block=10, maximum=20)
     run.step()
     run.finish()
@@ -414,7 +414,7 @@ def test_tiles_at_work_are_ended_with_those_that_wait() -> None:
     ]
 
 
-def test_what_was_interrupted_at_the_last_iteration_ends_later() -> None:
+def test_problem_interrupted_at_the_last_iteration_ends_later() -> None:
     run, log = make_run(
         Counter(), batch("a"), batch("b"), block=10, maximum=10, interrupted=lambda: len(blocks(log)) == 1
     )
@@ -482,7 +482,7 @@ def test_metrics_are_scores_of_evaluations_and_of_the_end() -> None:
     assert scores.ends == {"a": 20.0, "b": 10.0, "c": 10.0}
 
 
-def test_metrics_are_computed_once_an_evaluation_and_of_what_ends_alone() -> None:
+def test_metrics_are_computed_once_per_evaluation_and_for_ended_problems() -> None:
     own = Calls()
     options = {"block": 10, "evaluate_every": 20, "maximum": 20, "metrics": {"own": own}}
     run, _ = make_run(Counter(finish={"b": 10}), batch("a", "b", "c"), **options)
@@ -491,7 +491,7 @@ def test_metrics_are_computed_once_an_evaluation_and_of_what_ends_alone() -> Non
     assert own.names == ["b", "a", "c"]
 
 
-def test_metrics_are_tried_before_the_work_on_a_problem_with_truth_of_each_shape() -> None:
+def test_metrics_are_tested_on_one_problem_per_shape() -> None:
     own = Calls()
     known = ProblemBatch([Problem("a", torch.zeros(1, 1)), Problem("b", torch.zeros(1, 1), truth=torch.ones(1, 1))])
     other = ProblemBatch([Problem("c", torch.zeros(1, 1), data_range=1.0)])
@@ -501,7 +501,7 @@ def test_metrics_are_tried_before_the_work_on_a_problem_with_truth_of_each_shape
     assert [event[0] for event in log.said] == ["change"]
 
 
-def test_a_metric_that_fails_ends_a_run_before_its_work() -> None:
+def test_failing_metric_ends_a_run_at_its_start() -> None:
     def fails(signal: torch.Tensor) -> float:
         raise RuntimeError("no way")
 
@@ -512,7 +512,7 @@ def test_a_metric_that_fails_ends_a_run_before_its_work() -> None:
     assert method.turns == []
 
 
-def test_without_metrics_nothing_is_tried() -> None:
+def test_no_test_without_metrics() -> None:
     method = Counter()
     run, _ = make_run(method, batch("a"), maximum=10)
     run.begin()

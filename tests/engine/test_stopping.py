@@ -23,7 +23,7 @@ def outputs(count: int, *shape: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("window", [2, 3, 7])
-def test_windowed_variance_is_that_of_the_paper(window: int) -> None:
+def test_windowed_variance_equals_the_paper(window: int) -> None:
     X, variance = outputs(12, 2, 3), WindowedVariance(window)
     for t, output in enumerate(X):
         value = variance.update(output)
@@ -60,7 +60,7 @@ def test_both_variances_of_noise_agree_on_average() -> None:
 
 
 @KINDS
-def test_outputs_that_stand_still_have_no_variance(kind: type[MovingVariance]) -> None:
+def test_constant_outputs_have_no_variance(kind: type[MovingVariance]) -> None:
     variance = kind(4)
     assert [variance.update(torch.full((2,), 3.0)) for _ in range(6)] == [None] * 3 + [0.0] * 3
 
@@ -77,7 +77,7 @@ def test_outputs_are_not_changed_nor_kept_by_reference(kind: type[MovingVariance
 
 @KINDS
 @pytest.mark.parametrize("at", [0, 1, 2, 5, 9])
-def test_state_goes_on_bit_for_bit(kind: type[MovingVariance], at: int) -> None:
+def test_state_resumes_bit_for_bit(kind: type[MovingVariance], at: int) -> None:
     X = outputs(20, 6)
 
     def make() -> LeastVariance:
@@ -96,7 +96,7 @@ def test_state_goes_on_bit_for_bit(kind: type[MovingVariance], at: int) -> None:
 
 
 @KINDS
-def test_it_stops_after_the_patience_and_takes_where_it_lingered(kind: type[MovingVariance]) -> None:
+def test_stops_after_the_patience_and_returns_to_the_minimum(kind: type[MovingVariance]) -> None:
     def path(t: int) -> Tensor:  # comes near, slows down until 50, and leaves
         return torch.tensor([1.0 + ((t - 50) / 50) ** 3, 0.0])
 
@@ -109,7 +109,7 @@ def test_it_stops_after_the_patience_and_takes_where_it_lingered(kind: type[Movi
     assert t == stop.iteration + 20
 
 
-def test_a_number_that_is_none_is_no_least() -> None:
+def test_nan_is_not_a_minimum() -> None:
     stop = LeastVariance(WindowedVariance(2), patience=3)
     for t, x in enumerate([1.0, torch.nan, 2.0, 2.5, 2.6]):
         stop.update(torch.tensor([x]), t)

@@ -38,7 +38,7 @@ def recovered(method: Method | FilterMethod, given: Problem, iterations: int) ->
 
 
 @pytest.mark.parametrize("preset", ["instant", "quick"])
-def test_undamaged_entries_come_back_as_they_were(preset: str) -> None:
+def test_undamaged_entries_are_unchanged(preset: str) -> None:
     """A row that would be detected as dead, and outliers that would be filled in."""
     given, known = problem()
     method = PRESETS[preset].method(2 if preset == "quick" else None)
@@ -63,14 +63,14 @@ def test_unobserved_entries_are_not_undamaged() -> None:
     assert 0.2 < float(signal[0, 5, 7]) < 0.7
 
 
-def test_none_that_are_known_change_nothing() -> None:
+def test_empty_flags_have_no_effect() -> None:
     given, known = problem()
     nothing = replace(given, undamaged=torch.zeros_like(known))
     for one, two in zip(Interpolation().restored(given), Interpolation().restored(nothing), strict=True):
         assert torch.equal(one, two)
 
 
-def test_tiles_know_their_part_of_them() -> None:
+def test_tiles_have_their_part_of_the_flags() -> None:
     given, known = problem()
     mosaic = cut(replace(given, undamaged=known), 32)
     assert mosaic is not None
@@ -80,13 +80,13 @@ def test_tiles_know_their_part_of_them() -> None:
     assert torch.equal(tile.undamaged, known[:, tile.part.rows, tile.part.columns])
 
 
-def test_they_are_a_part_of_the_mark_of_a_problem() -> None:
+def test_flags_are_part_of_the_digest_of_a_problem() -> None:
     given, known = problem()
     digests = {problem_digest(each) for each in (given, replace(given, undamaged=known), replace(given, mask=known))}
     assert len(digests) == 3
 
 
-def test_other_methods_refuse_them() -> None:
+def test_other_methods_refuse_undamaged_flags() -> None:
     given, known = problem()
     batch = ProblemBatch([replace(given, undamaged=known)])
     with pytest.raises(ValueError, match="GradientDescent does not use undamaged entries, got 268"):

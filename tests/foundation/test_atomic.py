@@ -33,7 +33,7 @@ def interrupted(file: BinaryIO) -> None:
 
 class TestWriteAtomically:
     @pytest.mark.parametrize("streamed", [False, True])
-    def test_makes_missing_folders_and_leaves_nothing_else(self, tmp_path: Path, streamed: bool) -> None:
+    def test_creates_missing_folders_and_no_other_files(self, tmp_path: Path, streamed: bool) -> None:
         path = tmp_path / "a" / "b" / "c.bin"
         write_atomically(path, lambda file: file.write(b"all of it"), streamed=streamed)
         assert path.read_bytes() == b"all of it"
@@ -42,7 +42,7 @@ class TestWriteAtomically:
     @pytest.mark.parametrize(("write", "error"), [(half, RuntimeError), (interrupted, KeyboardInterrupt)])
     @pytest.mark.parametrize("old", [b"old", None])
     @pytest.mark.parametrize("streamed", [False, True])
-    def test_keeps_the_old_content_where_writing_stops_half_way(
+    def test_interrupted_write_keeps_the_old_content(
         self, tmp_path: Path, write: object, error: type[BaseException], old: bytes | None, streamed: bool
     ) -> None:
         path = tmp_path / "a.bin"
@@ -52,7 +52,7 @@ class TestWriteAtomically:
             write_atomically(path, write, streamed=streamed)  # type: ignore[arg-type]
         assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == ([] if old is None else [("a.bin", old)])
 
-    def test_shows_the_old_content_until_it_is_done(self, tmp_path: Path) -> None:
+    def test_old_content_is_visible_until_the_write_ends(self, tmp_path: Path) -> None:
         path = tmp_path / "a.txt"
         atomic_text(path, "old")
 
@@ -64,27 +64,27 @@ class TestWriteAtomically:
         write_atomically(path, write)
         assert path.read_text() == "new"
 
-    def test_leaves_no_temporary_file_where_the_target_is_a_folder(self, tmp_path: Path) -> None:
+    def test_leaves_no_temporary_file_if_the_target_is_a_folder(self, tmp_path: Path) -> None:
         (tmp_path / "folder").mkdir()
         with pytest.raises(OSError, match="folder"):
             atomic_text(tmp_path / "folder", "text")
         assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
     @pytest.mark.skipif(os.name != "posix", reason="modes of files")
-    def test_gives_others_the_rights_of_any_new_file(self, tmp_path: Path) -> None:
+    def test_has_the_permissions_of_a_new_file(self, tmp_path: Path) -> None:
         (tmp_path / "plain").write_text("")
         atomic_text(tmp_path / "atomic", "")
         modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic")}
         assert len(modes) == 1
 
 
-def test_text_keeps_its_line_ends_and_signs(tmp_path: Path) -> None:
+def test_text_keeps_line_endings_and_characters(tmp_path: Path) -> None:
     atomic_text(tmp_path / "a.txt", "α\r\nβ\n")
     assert (tmp_path / "a.txt").read_bytes() == "α\r\nβ\n".encode()
 
 
 class TestJson:
-    def test_comes_back(self, tmp_path: Path) -> None:
+    def test_json_round_trip(self, tmp_path: Path) -> None:
         value = {"name": "α", "psnr": 31.6, "ssim": None, "list": [1, True]}
         atomic_json(tmp_path / "a.json", value)
         text = (tmp_path / "a.json").read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ class TestJson:
         assert "α" in text
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-    def test_refuses_numbers_json_has_not(self, tmp_path: Path, value: float) -> None:
+    def test_refuses_nonfinite_numbers(self, tmp_path: Path, value: float) -> None:
         with pytest.raises(ValueError, match=r"a\.json: numbers must be finite"):
             atomic_json(tmp_path / "a.json", {"psnr": value})
         assert list(tmp_path.iterdir()) == []
@@ -117,7 +117,7 @@ def write_two(folder: Path, error: BaseException | None = None) -> None:
 
 
 class TestWrittenTogether:
-    def test_files_get_their_places_at_the_end(self, tmp_path: Path) -> None:
+    def test_files_are_renamed_at_the_end(self, tmp_path: Path) -> None:
         atomic_text(tmp_path / "a", "old")
         with written_together():
             atomic_text(tmp_path / "a", "new")
@@ -126,9 +126,7 @@ class TestWrittenTogether:
             assert not (tmp_path / "b").exists()
         assert contents(tmp_path) == {"a": "new", "b": "new"}
 
-    def test_the_order_is_that_in_which_they_were_written(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_files_are_renamed_in_the_order_of_writing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         replaced = []
         replace = Path.replace
 
@@ -143,9 +141,7 @@ class TestWrittenTogether:
                 atomic_text(tmp_path / name, name)
         assert replaced == names
 
-    def test_nothing_is_replaced_before_all_contents_are_on_the_disk(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_no_file_is_replaced_before_all_are_flushed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         events = []
         fsync, replace = os.fsync, Path.replace
         monkeypatch.setattr(os, "fsync", lambda file: (fsync(file), events.append("on the disk"))[0])
@@ -157,15 +153,13 @@ class TestWrittenTogether:
         assert events == ["on the disk"] * 3 + ["replaced"] * 3
 
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-    def test_nothing_is_left_of_a_block_that_fails(self, tmp_path: Path, error: type[BaseException]) -> None:
+    def test_failed_block_leaves_no_files(self, tmp_path: Path, error: type[BaseException]) -> None:
         atomic_text(tmp_path / "a", "old")
         with pytest.raises(error):
             write_two(tmp_path, error())
         assert contents(tmp_path) == {"a": "old"}
 
-    def test_one_file_that_fails_keeps_the_others_from_their_places(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_one_failed_file_prevents_all_renames(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(file: int) -> None:
             raise OSError(28, "No space left on device")
 
@@ -182,7 +176,7 @@ class TestWrittenTogether:
             assert not (tmp_path / "a").exists()
         assert contents(tmp_path) == {"a": "new"}
 
-    def test_a_file_that_need_not_survive_a_power_cut_does_not_wait(self, tmp_path: Path) -> None:
+    def test_nondurable_file_is_not_flushed(self, tmp_path: Path) -> None:
         with written_together():
             write_atomically(tmp_path / "a", lambda file: file.write(b"new"), durable=False)
             assert (tmp_path / "a").read_text() == "new"
@@ -231,7 +225,7 @@ def test_an_error_names_the_file_and_no_temporary_one(
         assert caught.value.filename == str(tmp_path / "a.csv")
 
 
-def test_what_killed_writers_have_left_is_removed(tmp_path: Path) -> None:
+def test_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     (tmp_path / "a" / ".0123.tmp").mkdir(parents=True)
     (tmp_path / "a" / ".0123.tmp" / "part").touch()
     kept = [tmp_path / "a" / "b.tmp", tmp_path / ".c"]

@@ -34,12 +34,12 @@ def test_negative(value) -> None:
 
 
 @pytest.mark.parametrize("value", [0, 0.3, 1, 1.0])
-def test_share(value: float) -> None:
+def test_valid_fraction(value: float) -> None:
     assert share("ratio", value) == value
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0001, NAN, INF, "0.5", None])
-def test_no_share(value) -> None:
+def test_invalid_fraction(value) -> None:
     with pytest.raises(ValueError, match="ratio must lie between 0 and 1, got "):
         share("ratio", value)
 

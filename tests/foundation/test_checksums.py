@@ -29,7 +29,7 @@ def test_the_layout_of_a_json_file_does_not_matter() -> None:
         assert without_checksum(plain) == json.loads(json.dumps(CONTENT))
 
 
-def test_other_content_is_noticed() -> None:
+def test_other_content_is_detected() -> None:
     text = json.dumps(with_checksum({"name": "a", "rate": 1.5, "list": [1, 2]}))
     for old, new in (
         ("1.5", "1.25"),

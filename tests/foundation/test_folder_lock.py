@@ -29,7 +29,7 @@ def answer(folder: Path, first: bool = True) -> str:
     return subprocess.run(command, input="", capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_one_start_holds_a_folder_whatever_is_removed_from_it(tmp_path: Path) -> None:
+def test_one_start_holds_a_folder_even_if_files_are_removed(tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-c", HOLDS, str(run), "first"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -52,7 +52,7 @@ def test_one_start_holds_a_folder_whatever_is_removed_from_it(tmp_path: Path) ->
     assert answer(run) == "True"
 
 
-def test_a_process_may_hold_it_twice(tmp_path: Path) -> None:
+def test_process_may_hold_a_folder_twice(tmp_path: Path) -> None:
     one, two = FolderLock(tmp_path), FolderLock(tmp_path)
     assert one.acquire()
     assert one.acquire()
@@ -64,7 +64,7 @@ def test_a_process_may_hold_it_twice(tmp_path: Path) -> None:
     assert answer(tmp_path) == "True"
 
 
-def test_a_folder_that_is_moved_or_replaced_is_noticed(tmp_path: Path) -> None:
+def test_moved_or_replaced_folder_is_detected(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with FolderLock(run) as lock:
         assert lock.acquire()
@@ -78,14 +78,14 @@ def test_a_folder_that_is_moved_or_replaced_is_noticed(tmp_path: Path) -> None:
         assert lock.is_intact
 
 
-def test_where_there_are_no_locks_they_are_granted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locks_are_granted_without_support(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder_lock, "fcntl", None)
     with FolderLock(tmp_path) as lock:
         assert lock.acquire()
         assert lock.is_intact
 
 
-def test_nothing_is_made_in_a_held_folder_that_was_moved(tmp_path: Path) -> None:
+def test_no_files_are_created_in_a_moved_folder(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with FolderLock(run) as lock:
         lock.require()

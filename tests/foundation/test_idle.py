@@ -10,7 +10,7 @@ from dop_lightning.foundation.idle import core_times, idle_cores, measure_idle_c
 Spent = namedtuple("Spent", ["user", "system", "idle", "iowait", "steal", "guest"])
 
 
-def test_times_are_those_of_the_cores_of_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_are_of_the_cores_in_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
     cores = [Spent(1.0, 2.0, 10.0 * core, 0.5, 0.25, 1.0) for core in range(4)]
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: cores)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
@@ -18,14 +18,14 @@ def test_times_are_those_of_the_cores_of_the_affinity(monkeypatch: pytest.Monkey
     assert core_times() == [(10.5, 13.75), (30.5, 33.75)]
 
 
-def test_times_are_of_all_cores_where_their_numbers_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_are_of_all_cores_if_their_numbers_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: [Spent(1.0, 0.0, 1.0, 0.0, 0.0, 0.0)] * 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 3}, raising=False)
     assert len(core_times()) == 2
 
 
-def test_a_core_whose_time_stands_still_counts_as_busy() -> None:
+def test_core_without_progress_counts_as_busy() -> None:
     assert idle_cores([(1.0, 2.0), (1.0, 2.0)], [(1.0, 2.0), (1.2, 2.2)]) == 1.0
 
 

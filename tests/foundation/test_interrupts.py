@@ -30,7 +30,7 @@ def test_a_signal_stops_the_command_and_further_ones_are_ignored(number: signal.
     os.kill(os.getpid(), number)
 
 
-def test_what_is_finished_is_not_cut() -> None:
+def test_finishing_block_is_not_interrupted() -> None:
     done = []
 
     def command() -> None:
@@ -54,7 +54,7 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_signals_of_a_caller_are_left_alone() -> None:
+def test_signal_handlers_of_a_caller_are_kept() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with interrupts.interruptible(is_process=False):
         assert signal.getsignal(signal.SIGTERM) is before

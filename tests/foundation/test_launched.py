@@ -42,7 +42,7 @@ def test_nodes_with_different_numbers_of_processes_are_refused(monkeypatch: pyte
         outer_ranks()
 
 
-def test_a_wrong_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_number_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "many", "LOCAL_WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="variable WORLD_SIZE must be a whole number of at least 1, got 'many'"):
@@ -64,7 +64,7 @@ def test_a_wrong_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"DOP_CHILD": "1", "DOP_PLACE": "1/2/1/2", "SLURM_PROCID": "0", "SLURM_NTASKS": "3"}, Place(1, 2, 1, 2)),
     ],
 )
-def test_the_place_of_a_process(environment: dict[str, str], place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_of_a_process(environment: dict[str, str], place, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
     assert outer_place() == place
@@ -85,7 +85,7 @@ def test_the_place_of_a_process(environment: dict[str, str], place, monkeypatch:
         ),
     ],
 )
-def test_a_wrong_variable_of_our_own_is_named(
+def test_wrong_dop_variable_is_reported(
     name: str, value: str, function: Callable[[], object], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOP_CHILD", "1")

@@ -58,7 +58,7 @@ def test_other_devices_have_no_bf16_units() -> None:
     assert has_bfloat16_units("meta") is False
 
 
-def test_cores_are_those_of_the_affinity(monkeypatch: pytest.MonkeyPatch, quota) -> None:
+def test_cores_follow_the_affinity(monkeypatch: pytest.MonkeyPatch, quota) -> None:
     affinity(monkeypatch, 5)
     assert usable_cores() == 5
     quota("max 100000\n")
@@ -72,7 +72,7 @@ def test_cores_are_bounded_by_the_quota(limit: str, cores: int, monkeypatch: pyt
     assert usable_cores() == cores
 
 
-def test_cores_where_there_is_no_affinity(monkeypatch: pytest.MonkeyPatch, quota) -> None:
+def test_cores_without_affinity(monkeypatch: pytest.MonkeyPatch, quota) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert usable_cores() == 6
@@ -81,7 +81,7 @@ def test_cores_where_there_is_no_affinity(monkeypatch: pytest.MonkeyPatch, quota
 
 
 @pytest.mark.usefixtures("threads")
-def test_threads_are_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_the_requested_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert set_threads() == 3
     assert torch.get_num_threads() == 3
@@ -100,14 +100,14 @@ def test_threads_are_the_usable_cores(asked: str | None, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"])
 @pytest.mark.parametrize("asked", ["0", "-1", "many", "1.5"])
-def test_a_wrong_number_of_threads_is_named(variable: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_number_of_threads_is_reported(variable: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv(variable, asked)
     with pytest.raises(ValueError, match=f"{variable} must be a whole number of at least 1, got '{asked}'"):
         requested_threads()
 
 
-def test_the_first_number_of_a_list_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_number_of_a_list_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "4, 2")
     assert requested_threads() == 4
 
@@ -129,7 +129,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="is about glibc")
 @pytest.mark.parametrize("theirs", [{}, {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}])
-def test_freed_memory_is_kept_unless_the_user_says_otherwise(theirs: dict[str, str]) -> None:
+def test_freed_memory_is_kept_by_default(theirs: dict[str, str]) -> None:
     others = {name: value for name, value in os.environ.items() if name not in runtime.ALLOCATOR}
     done = subprocess.run(
         [sys.executable, "-c", FAULTS], env=others | theirs, capture_output=True, text=True, check=True
@@ -140,7 +140,7 @@ def test_freed_memory_is_kept_unless_the_user_says_otherwise(theirs: dict[str, s
     assert int(faults) > 0.9 * pages if theirs else int(faults) < 0.1 * pages
 
 
-def test_other_libraries_of_c_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_c_libraries_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert runtime.keep_freed_memory() is False
 

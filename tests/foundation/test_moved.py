@@ -110,7 +110,7 @@ def test_names_of_a_divided_module(old: str) -> None:
         _ = module.nothing
 
 
-def test_a_line_warns_where_it_stands() -> None:
+def test_warning_refers_to_the_line_of_the_import() -> None:
     with pytest.warns(
         DeprecationWarning, match=r"dop_lightning\.noise is now dop_lightning\.problems\.noise"
     ) as caught:
@@ -160,7 +160,7 @@ def test_a_function_whose_name_is_now_that_of_a_module() -> None:
     assert found == fingerprint.fingerprint(config, [])
 
 
-def test_what_is_no_old_name_is_not_found() -> None:
+def test_unknown_names_are_not_found() -> None:
     finder = MovedModules()
     assert finder.find_spec("numpy") is None
     assert finder.find_spec("noise") is None
@@ -241,7 +241,7 @@ def old_in(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("folder", ["dop_lightning", "scripts", "tests", "configs"])
-def test_nothing_here_uses_old_names(folder: str) -> None:
+def test_package_does_not_use_old_names(folder: str) -> None:
     for file in (ROOT / folder).rglob("*.yaml"):
         assert old_in(file.read_text(encoding="utf-8")) == [], file
     for file in (ROOT / folder).rglob("*.py"):

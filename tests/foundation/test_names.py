@@ -70,7 +70,7 @@ def test_hostile_names_stay_inside_the_folder(text: str, tmp_path: Path) -> None
         ("n50-r5-gross-outliers-0.3-seed0", "n50-r5-gross-outliers-0.3-seed0"),
     ],
 )
-def test_a_name_stays_as_it_is_where_it_can(text: str, name: str) -> None:
+def test_valid_name_is_unchanged(text: str, name: str) -> None:
     assert safe_name(text) == name
     assert safe_name(name) == name
 
@@ -79,6 +79,6 @@ def test_names_are_made_unique_in_order() -> None:
     assert unique_names(["a", "b", "a", "A", "a-2", "a"]) == ["a", "b", "a-2", "A-3", "a-2-2", "a-4"]
 
 
-def test_names_of_all_hostile_ones_are_unique() -> None:
+def test_names_of_hostile_inputs_are_unique() -> None:
     names = unique_names([safe_name(text) for text in HOSTILE * 2])
     assert len({name.lower() for name in names}) == 2 * len(HOSTILE)

@@ -31,14 +31,14 @@ def test_a_typo_is_recognised(typed: str, meant: str) -> None:
 
 
 @pytest.mark.parametrize("typed", ["xyzzy", "", "n", "tv", "gamma", "learning_rate", "ta-da!", "steps", "every"])
-def test_what_is_like_no_word_gets_no_suggestion(typed: str) -> None:
+def test_unrelated_word_gets_no_suggestion(typed: str) -> None:
     words = [word for word in WORDS if word != "evaluate_every"]
     assert nearest(typed, words) is None
     assert did_you_mean(typed, words) == ""
 
 
 @pytest.mark.parametrize("typed", [3, None, 1.5, ["tau"]])
-def test_only_texts_are_like_a_word(typed: object) -> None:
+def test_only_strings_are_compared(typed: object) -> None:
     assert did_you_mean(typed, [*WORDS, "3", "None"]) == ""
 
 
@@ -46,6 +46,6 @@ def test_the_word_itself_is_not_suggested() -> None:
     assert did_you_mean("tau", WORDS) == ""
 
 
-def test_the_first_of_several_is_taken() -> None:
+def test_first_of_several_is_suggested() -> None:
     assert nearest("mix_steps", ["max_steps", "min_steps"]) == "max_steps"
     assert nearest("min_step", ["max_steps", "min_steps"]) == "min_steps"

@@ -9,7 +9,7 @@ from dop_lightning.foundation.order_statistics import median_magnitude
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("at_once", [100, 2**20])
-def test_is_the_one_of_a_sorted_copy(dtype: torch.dtype, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equals_that_of_a_sorted_copy(dtype: torch.dtype, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order_statistics, "AT_ONCE", at_once)
     draw = torch.Generator().manual_seed(0)
     for scale in (1e-20, 1.0, 1e20):
@@ -22,6 +22,6 @@ def test_is_the_one_of_a_sorted_copy(dtype: torch.dtype, at_once: int, monkeypat
         assert median_magnitude(values.mT) == median_magnitude(values)
 
 
-def test_nothing_counts() -> None:
+def test_empty_mask_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one entry inside the mask"):
         median_magnitude(torch.ones(3), torch.zeros(3, dtype=torch.bool))

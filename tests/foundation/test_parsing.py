@@ -44,7 +44,7 @@ def test_a_file_is_parsed_at_each_call_without_one(file: Path) -> None:
     assert read.count == 4
 
 
-def test_arguments_and_readers_are_told_apart(file: Path) -> None:
+def test_arguments_and_readers_are_distinguished(file: Path) -> None:
     read, other = Reader(), Reader()
     with parse_once():
         assert [parse_file(read, file, "!"), parse_file(read, file, "?"), parse_file(other, file)] == [
@@ -55,7 +55,7 @@ def test_arguments_and_readers_are_told_apart(file: Path) -> None:
     assert (read.count, other.count) == (2, 1)
 
 
-def test_a_file_that_changes_is_parsed_again_whatever_its_size_and_time(file: Path) -> None:
+def test_changed_file_is_parsed_again_at_equal_size_and_time(file: Path) -> None:
     read, times = Reader(), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
     with parse_once():
         assert parse_file(read, file) == "one"
@@ -64,7 +64,7 @@ def test_a_file_that_changes_is_parsed_again_whatever_its_size_and_time(file: Pa
         assert parse_file(read, file) == "two"
 
 
-def test_a_file_that_changes_while_it_is_parsed_is_not_kept(file: Path) -> None:
+def test_file_that_changes_while_parsed_is_not_cached(file: Path) -> None:
     def read(path: Path) -> str:
         text = path.read_text()
         path.write_text("two")
@@ -78,7 +78,7 @@ def test_a_file_that_changes_while_it_is_parsed_is_not_kept(file: Path) -> None:
         assert parse_file(read, file) == "new"
 
 
-def test_errors_are_not_kept(file: Path) -> None:
+def test_errors_are_not_cached(file: Path) -> None:
     def read(path: Path) -> int:
         return int(path.read_text())
 

@@ -30,9 +30,7 @@ RISCV = Processor("riscv64", "DEFAULT")
         (RISCV, "no vector instructions", "fp32", ()),
     ],
 )
-def test_what_is_chosen_for_a_processor(
-    processor: Processor, vectors: str, precision: str, flags: tuple[str, ...]
-) -> None:
+def test_choice_for_a_processor(processor: Processor, vectors: str, precision: str, flags: tuple[str, ...]) -> None:
     assert (processor.vectors, processor.precision, processor.tuning_flags) == (vectors, precision, flags)
 
 
@@ -53,7 +51,7 @@ def test_units_of_x86_do_not_count_on_arm() -> None:
     assert Processor("aarch64", "DEFAULT", amx=True, avx512_bf16=True).precision == "fp32"
 
 
-def test_this_processor_is_as_torch_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_processor_agrees_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)

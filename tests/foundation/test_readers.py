@@ -10,7 +10,7 @@ import pytest
 from dop_lightning.foundation import readers
 
 
-def test_a_reader_is_imported_when_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_is_imported_on_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "_READERS", dict(readers._READERS))
     readers.register_reader("numbers", "numpy:load")
     np.save(tmp_path / "a.npy", np.arange(3))
@@ -22,7 +22,7 @@ def test_content_without_a_reader_is_refused() -> None:
         readers.reader_of("sound")
 
 
-def test_a_kernel_is_read_by_whoever_imports_operators_alone(tmp_path: Path) -> None:
+def test_kernel_is_read_with_operators_imported_only(tmp_path: Path) -> None:
     np.save(tmp_path / "k.npy", np.ones((3, 3)))
     code = (
         "import sys; from dop_lightning.model.operators import Blur; "

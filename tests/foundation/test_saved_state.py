@@ -28,7 +28,7 @@ def saved(path: Path, content: dict[str, Any]) -> bytes:
     return stream.getvalue()
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_saved_state_is_loaded(tmp_path: Path) -> None:
     saved(tmp_path / "state.pt", state())
     found = load_state(tmp_path / "state.pt")
     assert found.keys() == state().keys()
@@ -71,7 +71,7 @@ def error_of(path: Path) -> str:
     return ""
 
 
-def test_a_flipped_bit_changes_nothing_or_is_noticed(tmp_path: Path) -> None:
+def test_flipped_bit_is_harmless_or_detected(tmp_path: Path) -> None:
     draws, path = random.Random(0), tmp_path / "state.pt"
     whole, said = saved(path, state()), []
     for _ in range(300):
@@ -98,7 +98,7 @@ def test_a_file_of_an_earlier_version_is_checked_by_its_archive(tmp_path: Path) 
         check_archive(path)
 
 
-def test_other_objects_are_left_to_the_archive(tmp_path: Path) -> None:
+def test_other_objects_use_the_archive_checksum(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="must consist of tensors and plain values, got set"):
         state_checksum({"a": {1, 2}})
     saved(tmp_path / "state.pt", {"a": {1, 2}})

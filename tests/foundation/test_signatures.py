@@ -83,7 +83,7 @@ class DecoratedWrongly(Right):
 
 
 @pytest.mark.parametrize("cls", [Right, Decorated])
-def test_methods_that_take_the_arguments_pass(cls: type[Part]) -> None:
+def test_correct_methods_pass(cls: type[Part]) -> None:
     require_part("part", cls(), Part)
 
 
@@ -101,7 +101,7 @@ def test_methods_that_take_the_arguments_pass(cls: type[Part]) -> None:
         (DecoratedWrongly, r"DecoratedWrongly\.run must take \(self, clean, running=0\), got run\(self\)" + HERE),
     ],
 )
-def test_a_method_with_other_arguments_is_named(cls: type[Part], text: str) -> None:
+def test_method_with_other_arguments_is_reported(cls: type[Part], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         require_part("part", cls(), Part)
 
@@ -138,7 +138,7 @@ _called.__module__ = "jsonargparse._instantiation"
         print,
     ],
 )
-def test_a_factory_that_takes_the_problems_passes(factory: Any) -> None:
+def test_correct_factory_passes(factory: Any) -> None:
     require_arguments("signal", factory, ["problems"], "a Signal")
 
 
@@ -155,12 +155,12 @@ def test_a_factory_that_takes_the_problems_passes(factory: Any) -> None:
         (3, r"^signal must be a function of \(problems\), got 3$"),
     ],
 )
-def test_a_factory_that_does_not_is_named(factory: Any, text: str) -> None:
+def test_wrong_factory_is_reported(factory: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         require_arguments("signal", factory, ["problems"], "a Signal")
 
 
-def test_a_factory_makes_a_part_of_its_kind() -> None:
+def test_factory_must_return_its_kind_of_part() -> None:
     assert isinstance(create_part(lambda n: Right(), Part, 1), Right)
     with pytest.raises(ValueError, match=r"make must return a Part, got an int" + HERE):
         create_part(make, Part, 1)
@@ -172,7 +172,7 @@ def make(n: int) -> int:
     return n
 
 
-def test_what_a_factory_raises_is_not_touched() -> None:
+def test_errors_raised_by_a_factory_are_unchanged() -> None:
     with pytest.raises(TypeError, match="can only concatenate"):
         create_part(lambda n: "a" + n, Part, 1)
 

@@ -26,7 +26,7 @@ def _three() -> Iterator[None]:
 @pytest.fixture(params=["of the libraries", "of torch"])
 def _ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "of torch":
-        monkeypatch.setattr(thread_count, "_setters", lambda: ())
+        monkeypatch.setattr(thread_count, "_thread_setters", lambda: ())
 
 
 @pytest.mark.usefixtures("_ways")
@@ -44,13 +44,13 @@ def test_other_threads_keep_their_number() -> None:
 
 
 @pytest.mark.usefixtures("_ways")
-def test_the_number_comes_back_after_an_error() -> None:
+def test_number_is_restored_after_an_error() -> None:
     with pytest.raises(KeyError), threads_here(2):
         raise KeyError
     assert torch.get_num_threads() == of_new_threads() == 3
 
 
-def test_matrices_are_multiplied_by_as_many_threads() -> None:
+def test_matrix_products_use_the_number_of_threads() -> None:
     """MKL has a separate number of threads."""
     if not torch.backends.mkl.is_available():
         pytest.skip("PyTorch without MKL")

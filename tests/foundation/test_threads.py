@@ -13,7 +13,7 @@ def _four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"])
-def test_a_number_that_is_set_is_taken(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requested_number_of_threads_is_used(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "3")
     assert choose_threads() == choose_threads(recorded=2, is_resumed=True) == ThreadChoice(3)
 
@@ -21,7 +21,7 @@ def test_a_number_that_is_set_is_taken(variable: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("idle", "expected"), [(4.0, 4), (3.6, 4), (3.5, 3), (2.0, 2), (1.0, 1), (0.3, 1), (0.0, 1), (40.0, 4)]
 )
-def test_a_new_run_leaves_busy_cores_to_others(idle: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_run_does_not_use_busy_cores(idle: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "measure_idle_cores", lambda enough: idle)
     choice = choose_threads()
     assert choice.threads == expected
@@ -46,11 +46,11 @@ def test_a_resumed_run_keeps_its_threads() -> None:
     assert choose_threads(recorded=4, is_resumed=True) == ThreadChoice(4)
 
 
-def test_a_resumed_run_takes_no_more_threads_than_cores() -> None:
+def test_resumed_run_uses_at_most_all_cores() -> None:
     choice = choose_threads(recorded=8, is_resumed=True)
     assert choice.threads == 4
     assert "started with 8" in choice.reason
 
 
-def test_a_resumed_run_of_unknown_threads_takes_all_cores() -> None:
+def test_resumed_run_of_unknown_threads_uses_all_cores() -> None:
     assert choose_threads(is_resumed=True) == ThreadChoice(4)

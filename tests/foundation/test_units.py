@@ -23,7 +23,7 @@ GIB = 2**30
         (300 * 86400, "about 300 days"),
     ],
 )
-def test_durations_in_words(seconds: float, words: str) -> None:
+def test_durations_are_formatted(seconds: float, words: str) -> None:
     assert format_duration(seconds) == words
 
 
@@ -31,12 +31,12 @@ def test_durations_in_words(seconds: float, words: str) -> None:
     ("text", "size"),
     [("8G", 8 * GIB), ("1.5gib", 1.5 * GIB), (" 500 MB ", 500 * 2**20), ("2t", 2048 * GIB), (".5", GIB / 2)],
 )
-def test_amounts_of_memory_as_typed(text: str, size: float) -> None:
+def test_amounts_of_memory_are_parsed(text: str, size: float) -> None:
     assert parse_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "lots", "-1G", "0", "0G", "8 G B", "nan", "1e9999", "8GG", "٣G", "9999999999T"])
-def test_what_is_no_amount_is_refused(text: str) -> None:
+def test_invalid_amounts_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="max-memory must be a positive amount such as 8G or 500M, got "):
         parse_bytes(text)
 
@@ -51,5 +51,5 @@ def test_what_is_no_amount_is_refused(text: str) -> None:
         (12345 * GIB, "12345 GiB"),
     ],
 )
-def test_amounts_of_memory_in_words(size: float, text: str) -> None:
+def test_amounts_of_memory_are_formatted(size: float, text: str) -> None:
     assert format_bytes(size) == text

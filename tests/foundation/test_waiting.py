@@ -28,14 +28,14 @@ def test_spinning_is_limited() -> None:
 
 
 @pytest.mark.parametrize("chosen", [{"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"}])
-def test_a_choice_of_the_user_stays(chosen: dict[str, str]) -> None:
+def test_setting_of_the_user_is_kept(chosen: dict[str, str]) -> None:
     environment = dict(chosen)
     limit_spinning(environment)
     assert environment == chosen
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, SPIN_COUNT), pytest.param("7", "7", marks=pytest.mark.slow)])
-def test_dop_limits_it_before_it_imports_torch(given: str | None, expected: str) -> None:
+def test_dop_limits_spinning_before_importing_torch(given: str | None, expected: str) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "OMP_WAIT"))}
     environment |= {} if given is None else {"GOMP_SPINCOUNT": given}
     done = subprocess.run([sys.executable, "-c", WATCH], capture_output=True, text=True, env=environment, timeout=120)

@@ -41,7 +41,7 @@ def test_a_skipped_test_fails_and_so_does_a_missing_compiler(tmp_path: Path) -> 
     assert "a test marked gpu was skipped on the simulated device" in done.stdout
     done = run_pytest(file, CXX=str(tmp_path / "none"), XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
-    assert "cannot be built" in done.stdout + done.stderr
+    assert "cannot build" in done.stdout + done.stderr
     assert "install g++ or set CXX" in done.stdout + done.stderr
 
 

@@ -37,7 +37,7 @@ class TestPretended:
             model.transform(X)
         assert seen.launched > 100
 
-    def test_semi_implicit_steps_take_one_strip(self) -> None:
+    def test_semi_implicit_steps_use_one_strip(self) -> None:
         """A large matrix makes as many launches as a small one."""
         launches = []
         for n in (64, 1200):
@@ -50,7 +50,7 @@ class TestPretended:
             launches.append(seen.launched)
         assert launches[0] == launches[1]
 
-    def test_another_device_is_used_where_it_is_named(self) -> None:
+    def test_requested_device_is_used(self) -> None:
         case = CASES["projections"]
         before = torch.cuda.memory_allocated(0)
         torch.cuda.reset_peak_memory_stats(0)

@@ -14,7 +14,7 @@ from tests.suites.everywhere import CASES
 
 
 @pytest.mark.gpu
-def test_reserved_memory_that_is_not_used_is_free() -> None:
+def test_unused_reserved_memory_is_free() -> None:
     before = available_memory("cuda")
     held = torch.empty(2**24, dtype=torch.uint8, device="cuda")
     assert available_memory("cuda") <= before - 2**24 + 2**21
@@ -30,7 +30,7 @@ class TestPretended:
         one, two = (working_memory(case.begin("cuda", case.problems()[:size])) for size in (1, 2))
         assert 1.5 * one < two < 2.5 * one
 
-    def test_a_batch_that_does_not_fit_says_so_and_stays_where_it_was(self) -> None:
+    def test_out_of_memory_is_reported_and_restores_the_batch(self) -> None:
         case = CASES["network"]
         state = case.begin("cuda")
         state.advance(2)

@@ -24,7 +24,7 @@ def advanced(state: State, *blocks: int) -> State:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", CASES)
-def test_a_method_is_the_same_on_a_gpu(name: str) -> None:
+def test_method_gives_the_same_on_a_gpu(name: str) -> None:
     case = CASES[name]
     problems = case.problems()
     with torch.device("cuda"):  # as Lightning does
@@ -48,7 +48,7 @@ def test_a_method_is_the_same_on_a_gpu(name: str) -> None:
 class TestBlocks:
     pytestmark = ON_PRETENDED
 
-    def test_the_host_waits_at_the_end_of_a_block_alone(self, name: str) -> None:
+    def test_host_synchronises_at_the_end_of_a_block_only(self, name: str) -> None:
         case = CASES[name]
         state = advanced(case.begin("cuda"), 1)
         waits, launches = [], []
@@ -103,7 +103,7 @@ def test_places_are_compared_under_deterministic_algorithms() -> None:
 
 
 @pytest.mark.gpu
-def test_specks_are_seen_on_a_gpu() -> None:
+def test_specks_are_detected_on_a_gpu() -> None:
     y = torch.full((3, 40, 40), 0.3)
     y[:, 10:14, 10:14] = y[:, 25:29, 25:29] = 0.9
     known = torch.ones(40, 40, dtype=torch.bool)

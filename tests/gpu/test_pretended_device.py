@@ -18,7 +18,7 @@ def draw(*shape: int, where: str = "cuda") -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(where)
 
 
-def test_a_network_gives_what_it_gives_on_the_cpu() -> None:
+def test_network_equals_the_cpu() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), nn.BatchNorm2d(4), nn.Upsample(scale_factor=2)
@@ -56,7 +56,7 @@ REFUSED: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("error", REFUSED)
-def test_what_a_gpu_refuses_is_refused(error: str) -> None:
+def test_operations_refused_by_a_gpu_are_refused(error: str) -> None:
     torch.use_deterministic_algorithms("deterministic" in error)
     try:
         with pytest.raises(RuntimeError, match=error):
@@ -65,7 +65,7 @@ def test_what_a_gpu_refuses_is_refused(error: str) -> None:
         torch.use_deterministic_algorithms(False)
 
 
-def test_numbers_of_the_host_may_be_mixed_in() -> None:
+def test_host_scalars_are_accepted() -> None:
     x = draw(3)
     torch.testing.assert_close((x * torch.tensor(2.0)).cpu(), 2 * x.cpu())
     assert x[torch.tensor([0, 2])].shape == (2,)
@@ -86,7 +86,7 @@ WAITS: dict[str, tuple[Callable[[Tensor], object], int]] = {
 
 
 @pytest.mark.parametrize("name", WAITS)
-def test_waits_of_the_host_are_seen(name: str) -> None:
+def test_host_synchronisations_are_detected(name: str) -> None:
     work, expected = WAITS[name]
     x = draw(4)
     with watched() as seen:
@@ -102,7 +102,7 @@ def test_launches_are_counted() -> None:
     assert seen.launches == {"add": 1, "mul": 1}
 
 
-def test_memory_is_accounted_for_and_holds_garbage() -> None:
+def test_memory_is_counted_and_uninitialised() -> None:
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     x = torch.empty(1000, device="cuda")
@@ -115,7 +115,7 @@ def test_memory_is_accounted_for_and_holds_garbage() -> None:
     assert torch.cuda.memory_reserved() == before
 
 
-def test_default_generators_are_of_the_device() -> None:
+def test_default_generators_belong_to_the_device() -> None:
     on_host = torch.get_rng_state()
     torch.cuda.manual_seed(3)
     state = torch.cuda.get_rng_state()
@@ -135,7 +135,7 @@ def captured(work: Callable[[], object]) -> torch.cuda.CUDAGraph:
     return graph
 
 
-def test_a_capture_does_nothing_and_a_replay_reads_what_is_there() -> None:
+def test_capture_does_not_run_and_replay_reads_current_values() -> None:
     x, total = draw(3), torch.zeros(3, device="cuda")
     graph = captured(lambda: total.add_(x * 2))
     assert total.tolist() == [0, 0, 0]
@@ -148,7 +148,7 @@ def test_a_capture_does_nothing_and_a_replay_reads_what_is_there() -> None:
     assert seen.launches == {"graph": 1}
 
 
-def test_side_streams_are_captured_where_they_are_joined() -> None:
+def test_joined_side_streams_are_captured() -> None:
     x, total = draw(3), torch.zeros(3, device="cuda")
 
     def work(joined: bool) -> None:
@@ -180,7 +180,7 @@ def on_another_stream(x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", ILLEGAL)
-def test_an_illegal_capture_fails_and_poisons_the_allocator(name: str) -> None:
+def test_illegal_capture_fails_and_blocks_the_allocator(name: str) -> None:
     x = draw(3)
     with pytest.raises(RuntimeError, match="during capture"):
         captured(lambda: ILLEGAL[name](x))
@@ -193,7 +193,7 @@ def test_an_illegal_capture_fails_and_poisons_the_allocator(name: str) -> None:
     captured(lambda: x.add_(1)).replay()
 
 
-def test_a_graph_whose_memory_is_gone_is_not_replayed() -> None:
+def test_graph_with_freed_memory_is_not_replayed() -> None:
     total, others = torch.zeros(3, device="cuda"), [draw(3)]
     graph = captured(lambda: total.add_(others[0]))
     others.clear()

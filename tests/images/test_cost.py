@@ -17,32 +17,32 @@ LARGE = (3, 1000, 1500)
 
 
 class TestRunMemory:
-    def test_grows_with_pixels_width_and_precision(self) -> None:
+    def test_memory_grows_with_pixels_width_and_precision(self) -> None:
         base = run_memory([(3, 256, 256)], 64, bf16=False)
         assert run_memory([(3, 512, 512)], 64, bf16=False) > base
         assert run_memory([(3, 256, 256)], 128, bf16=False) > base
         assert run_memory([(3, 256, 256)], 64, bf16=True) < base
 
-    def test_tiles_take_less_and_smaller_ones_less_still(self) -> None:
+    def test_smaller_tiles_need_less_memory(self) -> None:
         needs = [run_memory([LARGE], 64, bf16=False, tile=tile) for tile in (None, *TILES)]
         assert needs[0] > 2 * needs[1]
         assert needs[1:5] == sorted(needs[1:5], reverse=True)
 
-    def test_every_image_of_a_run_is_kept_and_one_at_a_time_iterates(self) -> None:
+    def test_all_images_are_counted_and_one_iterates_at_a_time(self) -> None:
         one = run_memory([(3, 256, 256)], 64, bf16=False)
         two = run_memory([(3, 256, 256)] * 2, 64, bf16=False)
         assert one < two < 2 * one
 
-    def test_a_tile_larger_than_the_image_changes_nothing(self) -> None:
+    def test_tile_larger_than_the_image_has_no_effect(self) -> None:
         assert run_memory([(1, 37, 51)], 64, bf16=False, tile=64) == run_memory([(1, 37, 51)], 64, bf16=False)
 
 
 class TestChooseTile:
-    def test_what_fits_is_taken_whole(self) -> None:
+    def test_images_that_fit_are_not_tiled(self) -> None:
         assert choose_tile([LARGE], 32, False, 64 * GIB) is None
 
     @pytest.mark.parametrize("limit", [2.4, 2.7, 3, 5, 8])
-    def test_the_largest_that_fits(self, limit: float) -> None:
+    def test_largest_tile_that_fits_is_chosen(self, limit: float) -> None:
         tile = choose_tile([LARGE, (1, 64, 64)], 64, False, round(limit * GIB))
         assert tile in TILES
         assert run_memory([LARGE, (1, 64, 64)], 64, False, tile) <= limit * GIB
@@ -54,7 +54,7 @@ class TestChooseTile:
             choose_tile([LARGE], 64, False, 100 * 2**20)
 
 
-def test_a_filter_takes_less_than_a_network() -> None:
+def test_filter_needs_less_memory_than_a_network() -> None:
     photograph = (3, 3000, 4000)
     needs = [run_memory([photograph], width, False, 512) for width in (0, 8)]
     assert needs[0] < needs[1]
@@ -62,7 +62,7 @@ def test_a_filter_takes_less_than_a_network() -> None:
     assert choose_tile([photograph], 0, False, 4 * GIB) == 512
 
 
-def test_the_advised_amount_is_enough() -> None:
+def test_suggested_amount_of_memory_suffices() -> None:
     for width in (8, 32, 64, 128):
         for shape in ((3, 1000, 1500), (1, 3000, 1500)):
             with pytest.raises(ValueError, match="max-memory must be at least") as refused:
@@ -72,7 +72,7 @@ def test_the_advised_amount_is_enough() -> None:
             assert choose_tile([shape], width, False, parse_bytes(advised[1])) in TILES
 
 
-def test_what_is_kept_grows_with_the_number_of_tiles() -> None:
+def test_kept_memory_grows_with_the_number_of_tiles() -> None:
     """y of every tile and of the whole image, not only of active tiles."""
     small, large = (run_memory([(3, side, side)], 32, False, 128) for side in (1000, 2000))
     pixels = 2000**2 - 1000**2
@@ -83,7 +83,7 @@ def test_what_is_kept_grows_with_the_number_of_tiles() -> None:
     "kind", ["plain", pytest.param("fused", marks=pytest.mark.skipif(kernels.library() is None, reason="no compiler"))]
 )
 @pytest.mark.slow
-def test_the_model_holds_the_measured_peak(kind: str) -> None:
+def test_model_bounds_the_measured_peak(kind: str) -> None:
     """Measurements of ``scripts/measure_memory.py``, in a separate process."""
     script = Path(__file__).parents[2] / "scripts" / "measure_memory.py"
     command = [sys.executable, str(script), "--case", "32", "256", "fp32", kind]

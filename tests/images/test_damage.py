@@ -16,7 +16,7 @@ def photograph(side: int = 64) -> np.ndarray:
     return np.asarray(Image.open(find_images(["astronaut"])[0]))[20 : 20 + side, 30 : 30 + side].copy()
 
 
-def test_dead_lines_are_filled_in_and_the_rest_stays() -> None:
+def test_dead_lines_are_filled_and_the_rest_is_unchanged() -> None:
     image = photograph()
     damaged = image.copy()
     damaged[30], damaged[:, 40] = 255, 90

@@ -54,7 +54,7 @@ def checkerboard(side: int = 96) -> np.ndarray:
 
 
 @pytest.mark.parametrize("make", [line_art, page, checkerboard])
-def test_a_drawing_is_not_touched(make: Any) -> None:
+def test_drawing_is_unchanged(make: Any) -> None:
     image = make()
     found = recover_image(image, progress=False, **{**SETTINGS, "iterations": 200})
     assert np.array_equal(found.image, image)
@@ -62,7 +62,7 @@ def test_a_drawing_is_not_touched(make: Any) -> None:
     assert not np.any(found.corruption)
 
 
-def test_what_is_not_damaged_takes_one_iteration() -> None:
+def test_undamaged_image_takes_one_iteration() -> None:
     """A tile without damage is not worked on; its neighbour is."""
     image = np.hstack([page(), page()])
     rng = np.random.default_rng(2)
@@ -74,7 +74,7 @@ def test_what_is_not_damaged_takes_one_iteration() -> None:
     assert np.array_equal(tiles.image[:, :40], image[:, :40])
 
 
-def test_noise_is_not_touched() -> None:
+def test_noise_is_unchanged() -> None:
     """It has no outliers, although few of its entries are near the output of a network."""
     image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     settings = {**SETTINGS, "width": 8, "iterations": 200}
@@ -82,7 +82,7 @@ def test_noise_is_not_touched() -> None:
     assert np.array_equal(found.image, image)
 
 
-def test_stars_stay() -> None:
+def test_stars_are_kept() -> None:
     image = stars()
     found = recover_image(image, progress=False, **{**SETTINGS, "iterations": 200})
     error = np.mean((found.image.astype(float) - image) ** 2)
@@ -90,7 +90,7 @@ def test_stars_stay() -> None:
 
 
 @pytest.mark.slow
-def test_specks_are_removed_from_a_drawing_and_its_lines_stay() -> None:
+def test_specks_are_removed_from_a_drawing_and_lines_kept() -> None:
     image = page()
     rng = np.random.default_rng(2)
     hit = rng.random(image.shape) < 0.01
@@ -101,7 +101,7 @@ def test_specks_are_removed_from_a_drawing_and_its_lines_stay() -> None:
     assert np.mean(np.abs(found.image.astype(float) - damaged) > 16) < 0.05
 
 
-def test_what_a_network_does_not_know_is_filled_from_beside() -> None:
+def test_pattern_unknown_to_the_network_is_filled_from_neighbours() -> None:
     """After few iterations, the network has not learnt a checkerboard: neighbours predict better, and squares stay."""
     image = checkerboard()
     rng = np.random.default_rng(2)
@@ -117,7 +117,7 @@ def test_what_a_network_does_not_know_is_filled_from_beside() -> None:
 
 
 @pytest.mark.slow
-def test_a_plain_is_no_image_that_nothing_is_known_of() -> None:
+def test_nearly_uniform_image_is_recovered() -> None:
     """Its mean value foretells it nearly as well as a network does, and what is destroyed is still told and filled."""
     rng = np.random.default_rng(4)
     rows, columns = np.mgrid[:64, :64]
@@ -133,7 +133,7 @@ def test_a_plain_is_no_image_that_nothing_is_known_of() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bool", "uint16", "int32", "float32", "float64"])
-def test_samples_come_back_to_the_bit(kind: str) -> None:
+def test_samples_are_preserved_to_the_bit(kind: str) -> None:
     image = line_art()
     made = {
         "bool": image > 127,
@@ -147,13 +147,13 @@ def test_samples_come_back_to_the_bit(kind: str) -> None:
     assert np.array_equal(found.image, made)
 
 
-def test_tiles_change_nothing_where_they_meet() -> None:
+def test_tile_borders_leave_clean_values_unchanged() -> None:
     image = line_art()
     found = recover_image(image, progress=False, tile=64, **SETTINGS)
     assert np.array_equal(found.image, image)
 
 
-def test_a_file_of_numbers_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_numeric_file_is_unchanged(tmp_path: Path) -> None:
     image = line_art().astype(np.float64) / 7
     np.save(tmp_path / "drawing.npy", image)
     found = recover_image(tmp_path / "drawing.npy", progress=False, **SETTINGS)
@@ -162,7 +162,7 @@ def test_a_file_of_numbers_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_clean_values_of_a_damaged_picture_are_its_own(tmp_path: Path) -> None:
+def test_clean_values_of_a_damaged_picture_are_kept(tmp_path: Path) -> None:
     rows, columns = np.mgrid[:64, :64]
     image = (30000 + 8000 * np.sin(rows / 9) + 9000 * np.cos(columns / 7)).astype(np.uint16)
     rng = np.random.default_rng(3)

@@ -38,7 +38,7 @@ def array(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"],
 )
 @pytest.mark.parametrize("shape", [(8, 9), (9, 8, 3), (3, 8, 9), (12, 11, 7), (8, 8, 1)])
-def test_arrays_come_back(dtype: str, shape: tuple[int, ...]) -> None:
+def test_arrays_are_returned(dtype: str, shape: tuple[int, ...]) -> None:
     given = array(shape, dtype)
     back = through(given)
     assert type(back) is np.ndarray
@@ -49,14 +49,14 @@ def test_arrays_come_back(dtype: str, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [">u2", "<u2", ">f4", ">i4", ">f8"])
-def test_the_order_of_bytes_comes_back(dtype: str) -> None:
+def test_byte_order_is_preserved(dtype: str) -> None:
     given = array((10, 12), dtype)
     back = through(given)
     assert back.dtype == np.dtype(dtype)
     np.testing.assert_allclose(back, given, rtol=0, atol=1e-5)
 
 
-def test_the_order_in_memory_comes_back_and_nothing_is_changed() -> None:
+def test_memory_layout_is_preserved_and_input_unchanged() -> None:
     given = np.asfortranarray(array((10, 12, 3), "uint8"))
     given.flags.writeable = False
     back = through(given)
@@ -93,7 +93,7 @@ def test_a_subclass_becomes_an_array(tmp_path: Path) -> None:
         (None, "image must be a path, a NumPy array, a PIL image or a torch tensor, got NoneType"),
     ],
 )
-def test_what_is_no_image_is_refused(given: object, message: str) -> None:
+def test_non_images_are_refused(given: object, message: str) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(message)):
         image_object(given)
 
@@ -116,7 +116,7 @@ def test_what_is_no_image_is_refused(given: object, message: str) -> None:
     ],
 )
 @pytest.mark.parametrize("shape", [(8, 9), (3, 8, 9), (1, 9, 8), (12, 8, 9)])
-def test_tensors_come_back(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+def test_tensors_are_returned(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     ramp = torch.linspace(0, 1, int(np.prod(shape))).reshape(shape)
     given = (ramp > 0.5) if dtype == torch.bool else ramp.mul(1 if dtype.is_floating_point else 255).to(dtype)
     back = through(given)
@@ -128,7 +128,7 @@ def test_the_first_axis_of_a_tensor_is_the_channels() -> None:
     assert image_object(torch.zeros(12, 4, 5)).raster.channels == 12
 
 
-def test_a_tensor_with_a_gradient_is_taken_without() -> None:
+def test_tensor_with_gradient_is_detached() -> None:
     back = through(torch.rand(3, 8, 8, requires_grad=True))
     assert not back.requires_grad
 
@@ -145,7 +145,7 @@ def test_a_tensor_with_a_gradient_is_taken_without() -> None:
         (torch.zeros(3, 0, 4), "image: an image must have at least one pixel"),
     ],
 )
-def test_what_is_no_tensor_of_an_image_is_refused(given: torch.Tensor, message: str) -> None:
+def test_non_image_tensors_are_refused(given: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(message)):
         image_object(given)
 
@@ -168,7 +168,7 @@ def picture(mode: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"])
-def test_images_of_pil_come_back(mode: str) -> None:
+def test_pil_images_are_returned(mode: str) -> None:
     given = picture(mode)
     given.info["dpi"] = (300, 300)
     back = through(given)
@@ -184,7 +184,7 @@ def test_images_of_pil_come_back(mode: str) -> None:
         assert back.getpalette() == given.getpalette()
 
 
-def test_what_is_transparent_in_an_image_of_pil_is_missing() -> None:
+def test_transparent_pixels_of_pil_images_are_missing() -> None:
     grey = picture("L")
     observed = image_object(picture("RGBA")).raster.observed()
     assert observed is not None

@@ -29,7 +29,7 @@ def _every_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"tile": 16}], ids=["whole", "tiles"])
-def test_the_last_picture_is_the_result_and_pictures_change_nothing(options: dict[str, Any]) -> None:
+def test_last_picture_is_the_result_and_pictures_do_not_change_it(options: dict[str, Any]) -> None:
     image = pictures(1, 24, 28)[0]
     settings = {**TINY, "iterations": 25, **options}
     alone = recover_image(image, **settings)

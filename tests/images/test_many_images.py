@@ -39,7 +39,7 @@ def alone() -> list[Any]:
 # --------------------------------------------------------------------------------------------------------------- lists
 
 
-def test_a_list_is_a_list_of_recoveries(alone: list[Any]) -> None:
+def test_list_gives_a_list_of_recoveries(alone: list[Any]) -> None:
     found = recover_image(list(pictures()), **TINY)
     assert isinstance(found, list)
     for one, other in zip(found, alone, strict=True):
@@ -48,7 +48,7 @@ def test_a_list_is_a_list_of_recoveries(alone: list[Any]) -> None:
         assert one.history == other.history
 
 
-def test_images_of_a_list_have_kinds_sizes_and_masks_of_their_own(alone: list[Any]) -> None:
+def test_images_of_a_list_may_differ_in_kind_size_and_mask(alone: list[Any]) -> None:
     images = pictures()
     known = np.ones((16, 20), dtype=bool)
     known[4:6] = False
@@ -94,7 +94,7 @@ def test_channels_on_any_axis(axis: int, alone: list[Any]) -> None:
     assert np.array_equal(np.moveaxis(found.image, axis, 3), np.stack([one.image for one in alone]))
 
 
-def test_a_batch_of_tensors_stays_one(alone: list[Any]) -> None:
+def test_batch_of_tensors_stays_a_batch(alone: list[Any]) -> None:
     batch = torch.from_numpy(pictures()).permute(0, 3, 1, 2)
     found = recover_image(batch, **TINY)
     assert isinstance(found.image, torch.Tensor)
@@ -133,7 +133,7 @@ def test_masks_of_stacks(shape: str) -> None:
         recover_image(stack, missing=np.zeros((4, 4)), **TINY)
 
 
-def test_what_cannot_be_read_from_a_shape_is_asked() -> None:
+def test_ambiguous_shapes_require_an_axis() -> None:
     with pytest.raises(ValueError, match="channel_axis must be specified for shape"):
         recover_image(np.zeros((2, 3, 16, 20)), **TINY)
     with pytest.raises(ValueError, match=r"must be 'auto', None or an axis of shape \(3, 16, 20, 3\), got 4"):
@@ -148,7 +148,7 @@ def test_what_cannot_be_read_from_a_shape_is_asked() -> None:
         recover_image(pictures(), truth=pictures()[0], **TINY)
 
 
-def test_a_stop_keeps_what_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_keeps_finished_images(monkeypatch: pytest.MonkeyPatch) -> None:
     from dop_lightning.images import stacks
 
     stack, calls = pictures(), []
@@ -249,7 +249,7 @@ def same(found: Any, given: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_chunks_of_dask_are_recovered_when_they_are_computed(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dask_chunks_are_recovered_on_compute(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     da = pytest.importorskip("dask.array")
     given = scene(dtype)
     lazy = da.from_array(given, chunks=(1, 40, 90))
@@ -266,7 +266,7 @@ def test_chunks_of_dask_are_recovered_when_they_are_computed(dtype: Any, monkeyp
         recover_image(lazy, channel_axis=None, truth=given, **INSTANT)
 
 
-def test_chunks_of_zarr_stay_zarr() -> None:
+def test_zarr_chunks_stay_zarr() -> None:
     zarr = pytest.importorskip("zarr")
     given = scene()
     stored = zarr.create_array(store={}, shape=given.shape, chunks=(1, 40, 90), dtype=given.dtype)

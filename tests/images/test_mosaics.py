@@ -46,7 +46,7 @@ def test_the_probability_is_blended(mosaic: Mosaic) -> None:
     assert float(certain.max()) <= 1
 
 
-def test_between_two_tiles_it_goes_from_one_to_the_other(mosaic: Mosaic) -> None:
+def test_probability_is_interpolated_between_tiles(mosaic: Mosaic) -> None:
     outcomes = of_tiles(mosaic, torch.zeros(1, 16, 28))
     right = max(outcomes)
     outcomes[right] = replace(outcomes[right], corruption_probability=torch.ones(1, 16, 16))
@@ -59,7 +59,7 @@ def test_between_two_tiles_it_goes_from_one_to_the_other(mosaic: Mosaic) -> None
     assert 0 < float(row[13]) < 1
 
 
-def test_where_a_tile_has_none_the_whole_has_none(mosaic: Mosaic) -> None:
+def test_missing_probability_of_a_tile_leaves_the_image_without(mosaic: Mosaic) -> None:
     outcomes = of_tiles(mosaic, torch.zeros(1, 16, 28))
     outcomes[0, 0] = replace(outcomes[0, 0], corruption_probability=None)
     assert combine(mosaic, outcomes).corruption_probability is None

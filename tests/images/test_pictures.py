@@ -49,7 +49,7 @@ class TestProbabilityMap:
         with pytest.raises(ValueError, match=r"probability must have shape \(C, H, W\), got \(2, 2\)"):
             probability_map(torch.zeros(2, 2))
 
-    def test_is_beside_the_comparison(self) -> None:
+    def test_corruption_is_next_to_the_comparison(self) -> None:
         image = outcome(torch.full((1, 2, 2), 0.5), data_range=1.0)
         known = replace(image, corruption_probability=torch.ones(1, 2, 2))
         without, found = recovery_pictures(image), recovery_pictures(known)
@@ -69,7 +69,7 @@ class TestHeatmap:
         assert blue[2] > blue[0] + 50
         assert red[0] > red[2] + 50
 
-    def test_the_limit_stands_above_outliers(self) -> None:
+    def test_limit_is_shown_above_outliers(self) -> None:
         matrix = torch.ones(20, 20)
         matrix[0, 0] = 1e6
         assert colour_limit(matrix) == 1.0
@@ -107,18 +107,18 @@ class TestComparison:
         assert sheet.shape[1] == PANEL_LIMIT + 24
 
     @pytest.mark.parametrize("panel", [np.zeros((2, 2)), np.zeros((2, 2, 4), np.uint8), np.zeros((0, 2), np.uint8)])
-    def test_refuses_what_is_no_picture(self, panel: np.ndarray) -> None:
+    def test_refuses_non_pictures(self, panel: np.ndarray) -> None:
         with pytest.raises(ValueError, match=r"panels must be uint8 .* for 'odd'"):
             comparison([("odd", panel)])
 
-    def test_refuses_nothing(self) -> None:
+    def test_refuses_empty_input(self) -> None:
         with pytest.raises(ValueError, match="at least one picture"):
             comparison([])
 
 
 class TestRecoveryPictures:
     @pytest.mark.parametrize("channels", [1, 3])
-    def test_of_an_image(self, channels: int) -> None:
+    def test_pictures_of_an_image(self, channels: int) -> None:
         x = torch.rand(channels, 4, 5)
         pictures = recovery_pictures(outcome(x, data_range=1.0))
         assert list(pictures) == ["observation", "recovered", "corruption", "comparison"]
@@ -129,7 +129,7 @@ class TestRecoveryPictures:
         assert with_truth["comparison"].shape[1] > pictures["comparison"].shape[1]
 
     @pytest.mark.parametrize("channels", [2, 4, 7])
-    def test_of_other_numbers_of_channels_some_are_shown(self, channels: int) -> None:
+    def test_some_of_many_channels_are_shown(self, channels: int) -> None:
         x, s = torch.rand(channels, 4, 5), torch.zeros(channels, 4, 5)
         s[-1, 2, 3] = 0.4
         pictures = recovery_pictures(outcome(x, s, data_range=1.0, truth=x))
@@ -148,7 +148,7 @@ class TestRecoveryPictures:
         assert not (observation[120:] == 128).any()
         assert not (recovered == 128).any()
 
-    def test_of_a_matrix_has_one_limit(self) -> None:
+    def test_matrix_pictures_have_one_limit(self) -> None:
         x = torch.randn(6, 4)
         s = torch.zeros(6, 4)
         s[0, 0] = 100.0
@@ -157,11 +157,11 @@ class TestRecoveryPictures:
         assert np.array_equal(pictures["recovered"], heatmap(x, colour_limit(2 * x)))
         assert np.array_equal(pictures["corruption"], heatmap(s, colour_limit(2 * x)))
 
-    def test_of_a_large_matrix_is_thinned_out(self) -> None:
+    def test_large_matrix_is_subsampled(self) -> None:
         pictures = recovery_pictures(outcome(torch.ones(PANEL_LIMIT + 1, 3)))
         assert pictures["recovered"].shape == ((PANEL_LIMIT + 2) // 2, 3, 3)
 
-    def test_of_what_was_measured_as_a_vector(self) -> None:
+    def test_vector_measurements(self) -> None:
         x = torch.randn(4, 4)
         pictures = recovery_pictures(outcome(x, observation=torch.ones(9), truth=x))
         assert list(pictures) == ["recovered", "truth", "comparison"]
@@ -169,5 +169,5 @@ class TestRecoveryPictures:
         assert list(of_image) == ["recovered", "comparison"]
 
     @pytest.mark.parametrize(("shape", "data_range"), [((5,), None), ((2, 3, 4, 4), 1.0), ((3, 4, 4), None)])
-    def test_other_shapes_have_none(self, shape: tuple[int, ...], data_range: float | None) -> None:
+    def test_other_shapes_have_no_pictures(self, shape: tuple[int, ...], data_range: float | None) -> None:
         assert recovery_pictures(outcome(torch.zeros(shape), data_range=data_range)) == {}

@@ -34,7 +34,7 @@ def averaged(values: torch.Tensor, factor: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("limit", "factor"), [(100, 1), (20, 3), (13, 4)])
-def test_it_begins_with_the_observation(channels: int, limit: int, factor: int) -> None:
+def test_preview_starts_with_the_observation(channels: int, limit: int, factor: int) -> None:
     whole = Problem("photo", image(channels, 37, 50), data_range=1.0)
     picture = Preview(whole, limit=limit).picture()
     expected = image_picture(averaged(whole.observation, factor))
@@ -44,7 +44,7 @@ def test_it_begins_with_the_observation(channels: int, limit: int, factor: int) 
 
 
 @pytest.mark.parametrize(("limit", "factor"), [(100, 1), (20, 3)])
-def test_tiles_are_blended_as_in_the_end(limit: int, factor: int) -> None:
+def test_tiles_are_blended_as_in_the_result(limit: int, factor: int) -> None:
     whole = Problem("photo", image(3, 40, 50), data_range=1.0)
     grid = cover((40, 50), 16)
     preview = Preview(whole, grid, limit)
@@ -56,7 +56,7 @@ def test_tiles_are_blended_as_in_the_end(limit: int, factor: int) -> None:
     assert np.abs(preview.picture().astype(int) - expected).max() <= 1
 
 
-def test_a_tile_changes_nothing_elsewhere() -> None:
+def test_tile_changes_only_its_own_pixels() -> None:
     whole = Problem("photo", image(1, 40, 50), data_range=1.0)
     grid = cover((40, 50), 16)
     preview = Preview(whole, grid)
@@ -81,20 +81,20 @@ def test_missing_entries_are_grey() -> None:
 
 
 @pytest.mark.parametrize(("channels", "shown"), [(2, 1), (5, 3)])
-def test_channels_are_those_of_pictures(channels: int, shown: int) -> None:
+def test_channels_equal_those_of_pictures(channels: int, shown: int) -> None:
     whole = Problem("cube", image(channels, 6, 7), data_range=1.0)
     expected = image_picture(whole.observation[:shown])
     assert np.array_equal(Preview(whole).picture(), expected)
 
 
-def test_only_images_have_one() -> None:
+def test_only_images_have_a_preview() -> None:
     with pytest.raises(
         ValueError, match=r"rows: a preview requires an image \(C, H, W\) with a known range, got a signal"
     ):
         Preview(Problem("rows", image(6, 7)))
 
 
-def test_what_has_ended_is_not_replaced() -> None:
+def test_finished_tiles_are_not_replaced() -> None:
     preview = Preview(Problem("photo", image(1, 8, 8), data_range=1.0))
     preview.show(torch.ones(1, 8, 8), last=True)
     assert preview.has()

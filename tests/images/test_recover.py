@@ -51,7 +51,7 @@ def damaged(image: np.ndarray, share: float = 0.2) -> tuple[np.ndarray, np.ndarr
         {"preset": "paper", "iterations": 12, "per": "pixel", "value_range": (0.0, 200.0)},
     ],
 )
-def test_it_gives_what_dop_recover_gives(options: dict[str, Any], tmp_path: Path, dop: Callable[..., Any]) -> None:
+def test_equals_dop_recover(options: dict[str, Any], tmp_path: Path, dop: Callable[..., Any]) -> None:
     Image.fromarray(damaged(clean())[0]).save(tmp_path / "photo.png")
     Image.fromarray(clean()).save(tmp_path / "clean.png")
     words = ["--width", "4", "--device", "cpu", "--precision", "fp32", "--truth", f"{tmp_path}/clean.png"]
@@ -67,7 +67,7 @@ def test_it_gives_what_dop_recover_gives(options: dict[str, Any], tmp_path: Path
     assert (tmp_path / "own.png").read_bytes() == (tmp_path / "run/photo/recovered.png").read_bytes()
 
 
-def test_a_stable_recovery_ends_where_the_command_ends_it(
+def test_stable_recovery_ends_like_that_of_the_command(
     tmp_path: Path, dop: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dop_lightning.engine.steps.Refinement.reveal", lambda self, state, k: 25)
@@ -83,7 +83,7 @@ def test_a_stable_recovery_ends_where_the_command_ends_it(
     assert (np.load(tmp_path / "run/a/recovered.npy") == own.image).all()
 
 
-def test_it_takes_corruption_out() -> None:
+def test_corruption_is_removed() -> None:
     truth = clean(channels=1)
     given, hit = damaged(truth)
     recovery = recover_image(given, truth=truth, **{**TINY, "iterations": 200})
@@ -140,7 +140,7 @@ def test_images_may_be_small_and_have_any_number_of_bands(shape: tuple[int, ...]
 # ----------------------------------------------------------------------------------------------------------- missing
 
 
-def test_nan_is_missing_and_comes_back_filled_in() -> None:
+def test_nan_is_missing_and_filled() -> None:
     given = (clean() / 255).astype(np.float32)
     given[3:6, 4:9] = np.nan
     given[0, 0, 1] = np.nan
@@ -150,7 +150,7 @@ def test_nan_is_missing_and_comes_back_filled_in() -> None:
     assert not recovery.mask[np.isnan(given)].any()
 
 
-def test_a_mask_is_what_nan_is() -> None:
+def test_mask_is_equivalent_to_nan() -> None:
     given = (clean() / 255).astype(np.float32)
     observed = np.ones(given.shape[:2], dtype=bool)
     observed[3:6, 4:9] = False
@@ -172,7 +172,7 @@ def test_transparent_pixels_are_missing() -> None:
     assert (recover_image(clean(), mask=alpha > 0, **TINY).image == np.array(recovery.image)[..., :3]).all()
 
 
-def test_a_truth_may_be_of_another_kind_and_changes_scores_alone() -> None:
+def test_truth_may_have_another_type_and_changes_scores_only() -> None:
     given = damaged(clean())[0]
     plain = recover_image(given, **TINY)
     scored = recover_image(given, truth=Image.fromarray(clean()), **TINY)
@@ -240,7 +240,7 @@ def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> N
         recover_image(clean(), **{**TINY, **options})
 
 
-def test_a_mask_must_leave_something() -> None:
+def test_mask_without_observed_entries_is_refused() -> None:
     given = (clean() / 255).astype(np.float32)
     given[:10] = np.nan
     with pytest.raises(ValueError, match=r"^mask: the mask must keep at least one observed value of image, got none$"):
@@ -249,7 +249,7 @@ def test_a_mask_must_leave_something() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda", "gpu"])
-def test_a_gpu_must_be_there(device: str) -> None:
+def test_missing_gpu_is_reported(device: str) -> None:
     with pytest.raises(ValueError, match=rf"^device must be auto, cpu, gpu, or a device of torch, got '{device}' \("):
         recover_image(clean(), **{**TINY, "device": device})
 
@@ -257,7 +257,7 @@ def test_a_gpu_must_be_there(device: str) -> None:
 # --------------------------------------------------------------------------------------------------------- large images
 
 
-def test_what_takes_too_much_memory_is_recovered_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_recovered_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, ...]] = []
     to_end = Run.to_end
 
@@ -273,7 +273,7 @@ def test_what_takes_too_much_memory_is_recovered_in_tiles(monkeypatch: pytest.Mo
     assert max(sizes) < (1, 200, 200)
 
 
-def test_too_little_memory_is_told_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_gives_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     def greedy(*_: object) -> None:
         raise MemoryError
 
@@ -285,7 +285,7 @@ def test_too_little_memory_is_told_with_a_way_out(monkeypatch: pytest.MonkeyPatc
 # ------------------------------------------------------------------------------------------------ the process around it
 
 
-def test_the_process_stays_as_it_is() -> None:
+def test_global_state_of_the_process_is_unchanged() -> None:
     np.random.seed(3)  # noqa: NPY002 — the global generator is what is looked at
     before = (torch.get_rng_state(), np.random.get_state()[1].tolist())  # noqa: NPY002
     threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
@@ -300,21 +300,21 @@ def test_the_process_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
-def test_gradients_may_be_switched_off_around_it(around: Callable[[], Any]) -> None:
+def test_works_under_no_grad(around: Callable[[], Any]) -> None:
     given = torch.from_numpy(damaged(clean())[0]).permute(2, 0, 1)
     expected = recover_image(given, **TINY).image
     with around():
         assert torch.equal(recover_image(given, **TINY).image, expected)
 
 
-def test_the_seed_decides() -> None:
+def test_seed_determines_the_result() -> None:
     given = damaged(clean())[0]
     one, again, other = (recover_image(given, seed=seed, **TINY).image for seed in (1, 1, 2))
     assert (one == again).all()
     assert (one != other).any()
 
 
-def test_nothing_of_lightning_is_needed() -> None:
+def test_lightning_is_not_imported() -> None:
     code = (
         "import sys, dop_lightning; light = 'torch' not in sys.modules and 'typing' not in sys.modules\n"
         "from dop_lightning import recover_image\n"
@@ -366,7 +366,7 @@ def test_the_probability_has_the_layout_of_the_image(axis: int | None, tile: int
     assert np.array_equal(p, found.permute(1, 2, 0))
 
 
-def test_before_the_corruption_is_known_there_is_no_probability() -> None:
+def test_no_probability_before_the_corruption_is_known() -> None:
     for preset in ("quick", "paper"):
         assert recover_image(damaged(clean())[0], **{**TINY, "preset": preset}).corruption_probability is None
 
@@ -389,7 +389,7 @@ def interrupt_at(iteration: int, monkeypatch: pytest.MonkeyPatch, times: int = 1
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
 
 
-def test_ctrl_c_gives_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_returns_the_current_result(monkeypatch: pytest.MonkeyPatch) -> None:
     given = damaged(clean())[0]
     expected = recover_image(given, **{**TINY, "iterations": 20})
     interrupt_at(20, monkeypatch)
@@ -414,7 +414,7 @@ def test_ctrl_c_twice_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_ctrl_c_before_there_is_anything_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_before_the_first_result_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Run, "step", lambda run: os.kill(os.getpid(), signal.SIGINT))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
@@ -432,7 +432,7 @@ def test_ctrl_c_leaves_tiles_that_have_not_begun_as_observed(monkeypatch: pytest
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_what_diverges_says_so() -> None:
+def test_divergence_is_reported() -> None:
     with pytest.warns(
         RuntimeWarning, match=r"^diverged after \d+ of 40 iterations; .* Use a smaller alpha, got 1e\+15$"
     ):
@@ -444,7 +444,7 @@ def test_what_diverges_says_so() -> None:
 # ------------------------------------------------------------------------------------------------------------- progress
 
 
-def test_a_bar_where_it_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_bar_is_optional(capsys: pytest.CaptureFixture[str]) -> None:
     recover_image(clean(), **TINY)
     assert capsys.readouterr() == ("", "")  # no terminal
     recover_image(damaged(clean())[0], progress=True, tile=16, truth=clean(), **TINY)
@@ -453,7 +453,7 @@ def test_a_bar_where_it_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"100%.* 12/12 .*psnr \d+\.\d+ dB", err)
 
 
-def test_notebooks_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebooks_are_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not in_notebook()
     shells = {"a notebook": {"IPKernelApp": {}}, "a terminal": {}}
     for where, config in shells.items():

@@ -30,9 +30,7 @@ def known() -> np.ndarray:
     return where
 
 
-def test_it_gives_what_dop_recover_gives(
-    given: np.ndarray, known: np.ndarray, tmp_path: Path, dop: Callable[..., Any]
-) -> None:
+def test_equals_dop_recover(given: np.ndarray, known: np.ndarray, tmp_path: Path, dop: Callable[..., Any]) -> None:
     Image.fromarray(given).save(tmp_path / "photo.png")
     Image.fromarray(known).save(tmp_path / "known.png")
     words = ["--preset", "instant", "--device", "cpu", "--undamaged", f"{tmp_path}/known.png"]
@@ -47,7 +45,7 @@ def test_it_gives_what_dop_recover_gives(
     assert recover_image(given, **INSTANT).image[5, 5].max() < 200
 
 
-def test_missing_values_are_filled_in_all_the_same(given: np.ndarray, known: np.ndarray) -> None:
+def test_missing_values_are_filled_as_usual(given: np.ndarray, known: np.ndarray) -> None:
     hole = np.zeros_like(known)
     hole[5, 5] = True
     found = recover_image(given, missing=hole, undamaged=known, **INSTANT).image
@@ -55,7 +53,7 @@ def test_missing_values_are_filled_in_all_the_same(given: np.ndarray, known: np.
     assert np.array_equal(found[known & ~hole], given[known & ~hole])
 
 
-def test_images_of_a_stack_or_a_list_have_their_own(given: np.ndarray, known: np.ndarray) -> None:
+def test_images_of_a_stack_or_list_have_separate_flags(given: np.ndarray, known: np.ndarray) -> None:
     stack, nothing = np.stack([given, given]), np.zeros_like(known)
     told, plain = (recover_image(given, undamaged=each, **INSTANT).image for each in (known, nothing))
     assert np.array_equal(plain, recover_image(given, **INSTANT).image)
@@ -66,7 +64,7 @@ def test_images_of_a_stack_or_a_list_have_their_own(given: np.ndarray, known: np
     assert all(np.array_equal(one.image, image) for one, image in zip(listed, (told, plain), strict=True))
 
 
-def test_chunks_have_their_parts(given: np.ndarray, known: np.ndarray) -> None:
+def test_chunks_have_their_part_of_the_flags(given: np.ndarray, known: np.ndarray) -> None:
     zarr = pytest.importorskip("zarr")
     chunks = zarr.create_array(store={}, shape=given.shape, chunks=(40, 20, 3), dtype=given.dtype)
     chunks[...] = given
@@ -83,7 +81,7 @@ def test_chunks_have_their_parts(given: np.ndarray, known: np.ndarray) -> None:
         ({"undamaged": np.zeros((3, 3))}, "undamaged: the mask must have the size of the image, 40×40, got 3×3"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_mismatched_shapes_are_refused(
     options: dict[str, Any], message: str, given: np.ndarray, known: np.ndarray
 ) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):

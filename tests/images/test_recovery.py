@@ -35,7 +35,7 @@ def _no_window(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     plt.switch_backend(backend)
 
 
-def test_it_is_one_line(recovery: Recovery) -> None:
+def test_repr_is_one_line(recovery: Recovery) -> None:
     assert repr(recovery).startswith("Recovery(ndarray of 20×16 with 3 channels, done after 2 iterations in ")
     assert repr(recovery).endswith(" of the values corrupted)")
     assert len(repr(recovery)) < 150
@@ -57,7 +57,7 @@ def test_notebooks_show_a_picture_and_the_main_numbers(recovery: Recovery) -> No
     assert f"<th>PSNR</th><td>{scored.history['psnr'][-1]:.2f} dB</td>" in scored._repr_html_()
 
 
-def test_it_is_not_changed(recovery: Recovery) -> None:
+def test_recovery_is_immutable(recovery: Recovery) -> None:
     with pytest.raises(AttributeError):
         recovery.status = "done"  # type: ignore[misc]
 
@@ -72,7 +72,7 @@ def test_a_plot_has_before_after_corruption_and_curve(recovery: Recovery) -> Non
     assert buffer.getvalue()
 
 
-def test_a_plot_goes_where_it_is_wanted_and_shows_psnr_where_it_is_known() -> None:
+def test_plot_uses_given_axes_and_shows_psnr_if_known() -> None:
     from matplotlib import pyplot as plt
 
     scored = recover_image(GIVEN, truth=GIVEN, **TINY)
@@ -105,7 +105,7 @@ def test_an_image_from_a_file_is_saved_like_it(tmp_path: Path) -> None:
         recovery.save(tmp_path / "b.jpg")
 
 
-def test_an_image_from_elsewhere_is_saved_by_others(recovery: Recovery, tmp_path: Path) -> None:
+def test_in_memory_image_cannot_be_saved(recovery: Recovery, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"^save supports only images that were read from a file, got ndarray; save \.image"
     ):

@@ -30,7 +30,7 @@ def scores(found: np.ndarray, hit: np.ndarray) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("brightest", [2000.0, 50_000.0])
-def test_cosmic_rays_go_and_stars_stay(brightest: float) -> None:
+def test_cosmic_rays_are_removed_and_stars_kept(brightest: float) -> None:
     y, hit, truth = frame(brightest=brightest)
     found = recover_image(y, **QUICK)
     assert scores(found.mask, hit) >= (0.99, 0.95)

@@ -29,21 +29,21 @@ class TestCover:
         for begins in (grid.tops, grid.lefts):
             assert all(after - before <= tile - least for before, after in pairwise(begins))
 
-    def test_parts_of_an_image_blend_to_the_image(self, size, tile: int, overlap: int | None) -> None:
+    def test_tiles_of_an_image_blend_to_the_image(self, size, tile: int, overlap: int | None) -> None:
         image = torch.rand(2, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         grid = cover(size, tile, overlap)
         whole = grid.blend({place: image[:, *grid.window(*place)] for place in grid.places})
         torch.testing.assert_close(whole, image)
 
 
-def test_there_are_no_more_tiles_than_needed() -> None:
+def test_number_of_tiles_is_minimal() -> None:
     assert len(starts(100, 40, 10)) == 3
     assert len(starts(101, 40, 10)) == 4
     assert starts(40, 40, 10) == [0]
     assert starts(41, 40, 10) == [0, 1]
 
 
-def test_blending_has_no_jump_where_tiles_differ() -> None:
+def test_blending_is_continuous() -> None:
     """Two tiles apart by 1: the steps between neighbouring pixels are those of the ramp, none of them near 1."""
     grid = cover((1, 60), 40, 20)
     tiles = {place: torch.full((1, 1, 40), float(k)) for k, place in enumerate(grid.places)}
@@ -56,7 +56,7 @@ def test_blending_has_no_jump_where_tiles_differ() -> None:
     assert (row.diff() > 0).nonzero().flatten().tolist() == list(range(19, 40))  # where the two overlap
 
 
-def test_a_tile_that_is_left_out_is_filled_by_its_neighbours() -> None:
+def test_missing_tile_is_filled_by_its_neighbours() -> None:
     image = torch.rand(1, 8, 20, generator=torch.Generator().manual_seed(0))
     grid = Grid((8, 20), (8, 8), (0,), (0, 6, 12))
     tiles = {(0, j): image[:, *grid.window(0, j)] for j in (0, 2)}
@@ -113,7 +113,7 @@ class TestCut:
         assert mosaic.tiles[1, 3].folder == "photo/tiles/r1-c3"
         assert not problem.is_tile
 
-    def test_tiles_can_be_one_batch_and_have_seeds_of_their_own(self, problem: Problem) -> None:
+    def test_tiles_form_one_batch_with_separate_seeds(self, problem: Problem) -> None:
         mosaic = cut(problem, 12, 4)
         assert mosaic is not None
         assert len({tile.batch_key for tile in mosaic.tiles.values()}) == 1
@@ -122,10 +122,10 @@ class TestCut:
         assert again is not None
         assert [t.seed for t in again.tiles.values()] == [t.seed for t in mosaic.tiles.values()]
 
-    def test_what_fits_is_not_cut(self, problem: Problem) -> None:
+    def test_small_images_are_not_cut(self, problem: Problem) -> None:
         assert cut(problem, 30) is None
 
-    def test_a_tile_without_observed_entries_is_left_out(self, problem: Problem) -> None:
+    def test_tile_without_observed_entries_is_omitted(self, problem: Problem) -> None:
         assert problem.mask is not None
         mask = problem.mask.clone()
         mask[:, :12, :12] = False

@@ -35,7 +35,7 @@ def y() -> Tensor:
     return torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_what_is_undamaged_is_said_to_be(y: Tensor) -> None:
+def test_undamaged_image_is_reported(y: Tensor) -> None:
     assert verdict(outcome(y.clone(), y)) == "photo: no corruption was detected; the image is returned unchanged"
     mask = torch.ones_like(y, dtype=torch.bool)
     mask[:, 2] = False
@@ -44,18 +44,18 @@ def test_what_is_undamaged_is_said_to_be(y: Tensor) -> None:
     assert said == "photo: no corruption was detected; only missing values were filled in"
 
 
-def test_a_few_outliers_need_no_word(y: Tensor) -> None:
+def test_few_outliers_are_not_reported(y: Tensor) -> None:
     signal = y.clone()
     signal[0, :2] += 0.3
     assert verdict(outcome(signal, y)) is None
 
 
-def test_where_dense_noise_is_removed_all_values_are_others(y: Tensor) -> None:
+def test_removing_dense_noise_changes_all_values(y: Tensor) -> None:
     said = verdict(outcome(y + 0.01, y))
     assert said == "photo: dense noise was removed from all other values; pass --dense keep to leave them unchanged"
 
 
-def test_an_image_that_is_damaged_nearly_everywhere_is_doubted(y: Tensor) -> None:
+def test_nearly_fully_damaged_image_is_questioned(y: Tensor) -> None:
     found = outcome(1 - y, y)
     share = (1 - 2 * y).abs().gt(0.1).float().mean()
     assert share > 0.75
@@ -64,7 +64,7 @@ def test_an_image_that_is_damaged_nearly_everywhere_is_doubted(y: Tensor) -> Non
     assert doubt(replace(found, status="interrupted")) is None
 
 
-def test_nothing_is_said_before_the_corruption_is_known(y: Tensor) -> None:
+def test_no_verdict_before_the_corruption_is_known(y: Tensor) -> None:
     assert verdict(outcome(y.clone(), y, known=False)) is None
     assert verdict(replace(outcome(y.clone(), y), status="interrupted")) is None
 
@@ -81,7 +81,7 @@ def test_python_warns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("dense", ["keep", "remove"])
-def test_dense_noise_is_kept_or_removed_as_told(dense: str) -> None:
+def test_dense_noise_is_kept_or_removed_as_requested(dense: str) -> None:
     rng = np.random.default_rng(0)
     truth = np.linspace(60, 180, 48)[None] + np.zeros((48, 1))
     image = truth + rng.normal(0, 15, truth.shape)
@@ -92,7 +92,7 @@ def test_dense_noise_is_kept_or_removed_as_told(dense: str) -> None:
     assert same > 0.8 if dense == "keep" else same < 0.3
 
 
-def test_what_becomes_of_dense_noise_is_checked() -> None:
+def test_handling_of_dense_noise_is_validated() -> None:
     image = np.zeros((8, 8), dtype=np.uint8)
     with pytest.raises(ValueError, match="dense must"):
         recover_image(image, dense="lose", progress=False)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ def edit(file: Path, remove: str = "") -> None:
     torch.save(content, file)
 
 
-def test_a_flipped_bit_is_noticed(file: Path, make_trainer: Any, matrix_method: Any, matrices: Any) -> None:
+def test_flipped_bit_is_detected(file: Path, make_trainer: Any, matrix_method: Any, matrices: Any) -> None:
     flip(file)
     assert torch.load(file, weights_only=True)  # torch does not notice
     with pytest.raises(ValueError, match=r"x\.ckpt: damaged, the checksum of its record .* does not match"):
@@ -43,7 +43,7 @@ def test_a_flipped_bit_is_noticed(file: Path, make_trainer: Any, matrix_method: 
         trainer.fit(matrix_method(), datamodule=matrices(), ckpt_path=file, weights_only=True)
 
 
-def test_other_tensors_in_a_whole_archive_are_noticed(
+def test_other_tensors_in_an_intact_archive_are_detected(
     file: Path, make_trainer: Any, matrix_method: Any, matrices: Any
 ) -> None:
     edit(file)

@@ -157,7 +157,7 @@ def test_scores_of_matrices_by_a_list_on_the_command_line(mine: Path, dop) -> No
     assert "- own_metrics.spread" in saved
 
 
-def test_a_metric_that_comes_later_scores_what_is_not_finished(mine: Path, dop) -> None:
+def test_metric_added_later_scores_unfinished_problems(mine: Path, dop) -> None:
     end = ["--trainer.default_root_dir", "run", "--trainer.max_steps"]
     assert dop("fit", *MATRIX, *end, "10").status == 0
     first = results(mine / "run")
@@ -193,7 +193,7 @@ def test_a_problem_that_ended_before_the_metric_has_an_empty_cell(mine: Path, do
         (["--model.metrics.own", "textwrap.dedent"], "must take arguments named signal, truth, corruption, "),
     ],
 )
-def test_mistakes_are_told_in_one_line_before_the_work(setting: list[str], message: str, mine: Path, dop) -> None:
+def test_mistakes_give_one_line_before_the_run(setting: list[str], message: str, mine: Path, dop) -> None:
     said = dop("fit", *MATRIX, *setting, "--trainer.max_steps", "10", "--trainer.default_root_dir", "run")
     *_, last = said.err.splitlines()
     assert said.status == 2
@@ -203,7 +203,7 @@ def test_mistakes_are_told_in_one_line_before_the_work(setting: list[str], messa
     assert dop("fit", *MATRIX, "--trainer.max_steps", "5", "--trainer.default_root_dir", "run").status == 0
 
 
-def test_a_metric_that_fails_shows_its_own_traceback(mine: Path, dop) -> None:
+def test_failing_metric_shows_its_traceback(mine: Path, dop) -> None:
     said = dop("fit", *MATRIX, "--model.metrics.own", "own_metrics.fails", "--trainer.max_steps", "10")
     assert said.status == 1
     assert "own_metrics.py" in said.err
@@ -246,7 +246,7 @@ def test_means_reach_callback_metrics_and_loggers(fit, matrix_method, matrices, 
     assert float(last) == pytest.approx(expected[-1], rel=1e-5)
 
 
-def test_metrics_change_nothing_that_is_recovered(fit, image_method, images, tmp_path: Path) -> None:
+def test_metrics_do_not_change_results(fit, image_method, images, tmp_path: Path) -> None:
     class Network(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -297,7 +297,7 @@ def test_an_image_in_tiles_is_scored_as_a_whole(fit, image_method, images, tmp_p
     assert module.outcome_of(name).scores["mean_error"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_convex_program_has_metrics_too(fit, tmp_path: Path) -> None:
+def test_convex_program_supports_metrics(fit, tmp_path: Path) -> None:
     own = {"mean_error": mean_error, "s": lambda corruption: corruption.sum()}
     module = DoubleOverparameterization(solver=InexactALM, evaluate_every=10, metrics=own)
     data = MatrixDataModule(n=12, rank=1, noise=GrossOutliers(0.1), seeds=2)
@@ -314,6 +314,6 @@ def test_a_module_with_metrics_is_copied_and_pickled(matrix_method) -> None:
         assert other.metrics is not module.metrics
 
 
-def test_a_tag_that_is_taken_is_refused_when_the_module_is_made() -> None:
+def test_used_tag_is_refused_when_the_module_is_created() -> None:
     with pytest.raises(ValueError, match="the tag 'relative_error' is reserved"):
         DoubleOverparameterization(metrics={"relative_error": mean_error})

@@ -319,7 +319,7 @@ def test_a_resumed_run_continues_the_curves(run, matrix_method, matrices, tmp_pa
     assert final(second) == final(whole)
 
 
-def test_final_scores_of_what_ended_before_a_resume(run, matrix_method, matrices, tmp_path: Path) -> None:
+def test_final_scores_of_problems_ended_before_resuming(run, matrix_method, matrices, tmp_path: Path) -> None:
     class StopFirst(RecoveryCallback):
         def on_evaluation(self, trainer: pl.Trainer, module: Any, batch: EvaluatedBatch) -> None:
             if batch.iteration == 200:
@@ -336,7 +336,9 @@ def test_final_scores_of_what_ended_before_a_resume(run, matrix_method, matrices
     assert f"rank/{first}" in last
 
 
-def test_an_interrupted_run_ends_its_curves_where_it_is(run, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
+def test_interrupted_run_ends_its_curves_at_its_iteration(
+    run, matrix_method, matrices, stop_at, tmp_path: Path
+) -> None:
     both = [CSVLogger(tmp_path), TensorBoardLogger(tmp_path)]
     run(matrix_method(), matrices(), 800, both, callbacks=[stop_at(300)])
     last = rows_of(both[0])[-1]
@@ -392,7 +394,7 @@ class Kept(Logger):
         self.pictures.append((step, key))
 
 
-def test_a_logger_of_ones_own(run, matrix_method, matrices) -> None:
+def test_custom_logger(run, matrix_method, matrices) -> None:
     logger = Kept()
     run(matrix_method(), matrices(seeds=1), 400, [logger])
     name = "n12-r1-gross-outliers-0.1-seed0"
@@ -447,7 +449,7 @@ def test_refuses_negative_numbers(argument: str) -> None:
         RecoveryLogging(**{argument: -1})
 
 
-def test_rates_that_were_automatic(run, matrix_method, matrices) -> None:
+def test_automatic_rates(run, matrix_method, matrices) -> None:
     logger, module = Kept(), matrix_method(Factor, tau="auto")
     run(module, matrices(n=[12, 9], seeds=1), 50, [logger])
     (parameters,) = logger.parameters
@@ -457,7 +459,7 @@ def test_rates_that_were_automatic(run, matrix_method, matrices) -> None:
     assert module.hparams["tau"] == "auto"  # what was asked for stays
 
 
-def test_rates_without_a_meaning_are_left_out(run, matrices, matrix_method) -> None:
+def test_unused_rates_are_omitted(run, matrices, matrix_method) -> None:
     logger = Kept()
     run(matrix_method(Factor, corruption=None), matrices(), 50, [logger])
     (parameters,) = logger.parameters
@@ -465,7 +467,7 @@ def test_rates_without_a_meaning_are_left_out(run, matrices, matrix_method) -> N
     assert parameters["tau"] == 2e-3
 
 
-def test_hyperparameters_are_not_logged_where_that_is_switched_off(run, matrix_method, matrices) -> None:
+def test_hyperparameters_are_not_logged_if_disabled(run, matrix_method, matrices) -> None:
     logger = Kept()
     run(matrix_method(), matrices(), 50, [logger], enable_autolog_hparams=False)
     assert logger.parameters == []

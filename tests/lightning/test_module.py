@@ -42,7 +42,7 @@ def in_one_block(fit, matrix_method, matrices, tmp_path_factory):
 
 
 @pytest.mark.parametrize("block", [1, 7, 60, 100, 130])
-def test_max_steps_are_iterations_whatever_the_block(
+def test_max_steps_counts_iterations_for_any_block(
     block: int, in_one_block, fit, matrix_method, matrices, tmp_path: Path
 ) -> None:
     run = fit(tmp_path, matrix_method(block=block, evaluate_every=60), matrices(), 130)
@@ -55,7 +55,7 @@ def test_max_steps_are_iterations_whatever_the_block(
 
 
 @pytest.mark.parametrize("block", [1, 3, 5])
-def test_blocks_change_nothing_for_a_network(block: int, fit, image_method, images, tmp_path: Path) -> None:
+def test_block_length_has_no_effect_on_a_network(block: int, fit, image_method, images, tmp_path: Path) -> None:
     one = fit(tmp_path / "one", image_method(block=100, evaluate_every=4), images(), 7)
     fit(tmp_path / "other", image_method(block=block, evaluate_every=4), images(), 7).assert_equals(one)
 
@@ -84,7 +84,7 @@ def test_batched_or_one_by_one_agrees_at_the_end(undisturbed, fit, matrix_method
     undisturbed.assert_close(one_by_one)
 
 
-def test_one_rate_a_problem(undisturbed, fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_one_rate_per_problem(undisturbed, fit, matrix_method, matrices, tmp_path: Path) -> None:
     first, second, third = undisturbed.table
     module = matrix_method(tau=[2e-3, 1e-3, 2e-3], alpha=[12**0.5, 12**0.5, 5.0])
     run = fit(tmp_path, module, matrices(), N)
@@ -131,7 +131,7 @@ def test_resumed_network_equals_undisturbed(fit, image_method, images, tmp_path:
     run.assert_equals(undisturbed)
 
 
-def test_the_best_of_a_resumed_run_is_that_of_an_undisturbed_one(fit, image_method, images, tmp_path: Path) -> None:
+def test_best_of_a_resumed_run_equals_an_undisturbed_one(fit, image_method, images, tmp_path: Path) -> None:
     # without s the network soon fits the noise: the best comes early, here between two evaluations of the longer run
     settings = {"corruption": None, "evaluate_every": 20}
     noisy = partial(images, noise=SaltAndPepper(0.6))
@@ -144,13 +144,13 @@ def test_the_best_of_a_resumed_run_is_that_of_an_undisturbed_one(fit, image_meth
     fit(tmp_path / "twice", image_method(**settings), noisy(), 60, resume=True).assert_equals(undisturbed)
 
 
-def test_a_module_goes_on_without_a_checkpoint(undisturbed, fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_module_continues_without_a_checkpoint(undisturbed, fit, matrix_method, matrices, tmp_path: Path) -> None:
     module = matrix_method()
     fit(tmp_path, module, matrices(), BREAK)
     fit(tmp_path, module, matrices(), N).assert_equals(undisturbed)
 
 
-def test_a_finished_run_does_nothing_more(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_finished_run_does_not_continue(fit, matrix_method, matrices, tmp_path: Path) -> None:
     before = fit(tmp_path, matrix_method(), matrices(), 200)
     states, table, metrics = before.states(), before.table, before.metrics
     after = fit(tmp_path, matrix_method(), matrices(), 200, resume=True)
@@ -160,7 +160,7 @@ def test_a_finished_run_does_nothing_more(fit, matrix_method, matrices, tmp_path
     assert all(torch.equal(states[name][key], v) for name, s in after.states().items() for key, v in s.items())
 
 
-def test_a_problem_that_is_not_in_the_checkpoint_starts_anew(
+def test_problem_missing_from_the_checkpoint_restarts(
     undisturbed, fit, matrix_method, matrices, tmp_path: Path
 ) -> None:
     fit(tmp_path, matrix_method(), matrices(seeds=2), BREAK)
@@ -189,7 +189,7 @@ def test_another_optimizer_of_a_network_is_resumed(fit, image_method, images, tm
 
 
 @pytest.mark.parametrize("by", [None, signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_writes_what_there_is_and_goes_on(
+def test_interrupted_run_writes_results_and_resumes(
     by: signal.Signals | None, undisturbed, fit, matrix_method, matrices, stop_at, tmp_path: Path
 ) -> None:
     run = fit(tmp_path / "a", matrix_method(), matrices(), N, stop_at(300, by))
@@ -204,7 +204,7 @@ def test_an_interrupted_run_writes_what_there_is_and_goes_on(
     fit(tmp_path / "a", matrix_method(), matrices(), N, resume=True).assert_equals(undisturbed)
 
 
-def test_an_interrupted_network_goes_on(fit, image_method, images, stop_at, tmp_path: Path) -> None:
+def test_interrupted_network_resumes(fit, image_method, images, stop_at, tmp_path: Path) -> None:
     undisturbed = fit(tmp_path / "once", image_method(evaluate_every=25), images(), 60)
     run = fit(tmp_path / "twice", image_method(evaluate_every=25), images(), 60, stop_at(33, signal.SIGINT))
     assert run.statuses == ["interrupted"]
@@ -247,7 +247,7 @@ def test_fitting_needs_no_validation(stop: bool, fit, matrix_method, matrices, s
 # ------------------------------------------------------------------------------------------------- diverged and stable
 
 
-def test_a_diverging_problem_is_frozen_and_the_others_go_on(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_diverging_problem_is_frozen_and_others_continue(fit, matrix_method, matrices, tmp_path: Path) -> None:
     def method() -> DoubleOverparameterization:
         return matrix_method(tau=[2e-3, 0.3, 2e-3], block=5, evaluate_every=50)
 
@@ -281,7 +281,7 @@ def test_a_run_whose_problems_all_diverge_ends(fit, matrix_method, matrices, tmp
     assert again.statuses == ["diverged"] * 3
 
 
-def test_a_diverged_run_is_not_tried_again_when_resumed(fit, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
+def test_diverged_run_is_not_repeated_when_resumed(fit, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
     settings = {"tau": [2e-3, 1e3, 2e-3]}
     undisturbed = fit(tmp_path / "once", matrix_method(**settings), matrices(), N)
     fit(tmp_path / "twice", matrix_method(**settings), matrices(), N, stop_at(300))
@@ -290,7 +290,7 @@ def test_a_diverged_run_is_not_tried_again_when_resumed(fit, matrix_method, matr
     run.assert_equals(undisturbed)
 
 
-def test_a_diverging_network_leaves_the_others_alone(fit, image_method, images, tmp_path: Path) -> None:
+def test_diverging_network_does_not_affect_others(fit, image_method, images, tmp_path: Path) -> None:
     data = partial(images, images=["camera", "coffee"], channels="grey", resize=(16, 16), batch_size=2)
     run = fit(tmp_path / "with", image_method(alpha=[20.0, 1e9]), data(), 40)
     camera, coffee = run.table
@@ -316,7 +316,7 @@ def settled(fit, matrix_method, matrices, tmp_path_factory):
     return fit(folder, matrix_method(tau=SPEEDS, evaluate_every=50), matrices(), 2000, stable=settling())
 
 
-def test_a_stable_problem_leaves_and_the_rest_go_on(settled, fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_stable_problem_ends_and_others_continue(settled, fit, matrix_method, matrices, tmp_path: Path) -> None:
     assert settled.statuses == ["stable", "done", "stable"]
     one, slow, other = settled.iterations
     assert len({one, slow, other}) == 3
@@ -412,7 +412,7 @@ def runs(undisturbed, fit, image_method, images, matrix_method, matrices, tmp_pa
 @pytest.mark.parametrize("kind", ["matrices", "images", "a diverged image", "a diverged matrix"])
 @pytest.mark.parametrize("verb", ["validate", "test"])
 @pytest.mark.parametrize("from_checkpoint", [False, True])
-def test_scores_are_those_of_the_results(
+def test_scores_equal_the_results(
     from_checkpoint: bool, verb: str, kind: str, runs, make_trainer, image_method, matrix_method, tmp_path: Path
 ) -> None:
     run = runs[kind]
@@ -428,7 +428,7 @@ def test_scores_are_those_of_the_results(
 
 
 @pytest.mark.parametrize("from_checkpoint", [False, True])
-def test_predict_gives_and_writes_what_was_recovered(
+def test_predict_returns_and_writes_results(
     from_checkpoint: bool, runs, make_trainer, image_method, tmp_path: Path
 ) -> None:
     run = runs["images"]
@@ -445,7 +445,7 @@ def test_predict_gives_and_writes_what_was_recovered(
             assert (tmp_path / name / picture).read_bytes() == (run.folder / name / picture).read_bytes()
 
 
-def test_testing_does_not_disturb_a_run(undisturbed, fit, make_trainer, matrix_method, matrices, stop_at, tmp_path):
+def test_testing_does_not_affect_a_run(undisturbed, fit, make_trainer, matrix_method, matrices, stop_at, tmp_path):
     module = matrix_method()
     fit(tmp_path, module, matrices(), N, stop_at(300))
     make_trainer(tmp_path, 1).test(module, datamodule=matrices(), verbose=False)
@@ -471,25 +471,25 @@ def test_a_setting_out_of_range_is_refused(setting: dict, named: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tau", "alpha"])
-def test_a_list_must_have_one_number_a_problem(name: str, fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_list_must_have_one_number_per_problem(name: str, fit, matrix_method, matrices, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"{name} must be one number, or one per problem \(3\), got 2 numbers"):
         fit(tmp_path, matrix_method(**{name: [1.0, 2.0]}), matrices(), 10)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("steps", [-1, 0])
-def test_a_run_needs_an_end(steps: int, fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_run_requires_an_end(steps: int, fit, matrix_method, matrices, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"max_steps must be .* at least 1, got {steps}"):
         fit(tmp_path, matrix_method(), matrices(), steps)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_module_needs_a_data_module(make_trainer, matrix_method, tmp_path: Path) -> None:
+def test_module_requires_a_data_module(make_trainer, matrix_method, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs datamodule="):
         make_trainer(tmp_path, 10).fit(matrix_method(), train_dataloaders=[1], val_dataloaders=[1])
 
 
-def test_an_image_needs_alpha_under_other_losses(fit, image_method, images, tmp_path: Path) -> None:
+def test_images_require_alpha_with_other_losses(fit, image_method, images, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="alpha has no default for a signal of shape"):
         fit(tmp_path, image_method(alpha=None, loss=SquaredLoss("sum")), images(), 10)
 
@@ -589,7 +589,7 @@ def test_out_of_memory_halves_a_batch_and_changes_no_result(
     assert "out of memory with 3 problems" in said
 
 
-def test_out_of_memory_with_one_problem_says_what_to_do(
+def test_out_of_memory_with_one_problem_gives_advice(
     fit, image_method, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def greedy(self: SkipUNet, iteration: int = 0) -> torch.Tensor:
@@ -610,7 +610,7 @@ class TestTiles:
     def tiled(self, images):
         return partial(images, crop=[20, 28], resize=None, tile=12, overlap=4, batch_size=2)
 
-    def test_the_table_has_a_row_an_image_and_its_folder_has_all_files(
+    def test_table_has_one_row_per_image_and_its_folder_all_files(
         self, fit, image_method, tiled, tmp_path: Path
     ) -> None:
         run = fit(tmp_path, image_method(), tiled(), 60)
@@ -637,7 +637,7 @@ class TestTiles:
         error = (blend - mosaic.whole.truth).square().mean()
         assert float(run.table[name]["psnr"]) == pytest.approx(float(-10 * torch.log10(error)), abs=1e-3)
 
-    def test_a_run_that_was_stopped_shows_what_there_is_and_goes_on_to_the_same_end(
+    def test_stopped_run_shows_results_and_resumes_to_the_same_end(
         self, fit, image_method, tiled, stop_at, tmp_path: Path
     ) -> None:
         plain = fit(tmp_path / "plain", image_method(), tiled(), 60)
@@ -647,7 +647,7 @@ class TestTiles:
         resumed = fit(tmp_path / "stopped", image_method(), tiled(), 60, resume=True)
         resumed.assert_equals_recoveries(plain)
 
-    def test_a_tile_that_diverges_is_told_and_the_others_go_on(self, fit, image_method, tiled, tmp_path: Path) -> None:
+    def test_diverging_tile_is_reported_and_others_continue(self, fit, image_method, tiled, tmp_path: Path) -> None:
         data = tiled()
         run = fit(tmp_path, image_method(tau=[0.5, 1e12, 0.5, 0.5, 0.5, 0.5]), data, 20)
         assert run.statuses == ["diverged"]

@@ -12,7 +12,7 @@ from dop_lightning.problems.problem import Problem
 
 
 @pytest.mark.parametrize(("count", "most"), [(0, 5), (5, 0), (3, 5), (5, 5), (7, 5), (1000, 40), (41, 40), (79, 40)])
-def test_as_many_as_asked_for_each_once_one_in_every_part(count: int, most: int) -> None:
+def test_sample_has_one_item_in_every_part(count: int, most: int) -> None:
     positions = spread(count, most)
     assert len(set(positions)) == len(positions) == min(count, most)
     for part, position in enumerate(positions):
@@ -32,7 +32,7 @@ def image(name: str, side: int) -> Problem:
     return Problem(name, observation=torch.zeros(1, side, side), data_range=1.0)
 
 
-def test_no_image_is_passed_over_for_the_tiles_of_another_one() -> None:
+def test_tiles_do_not_displace_other_images() -> None:
     wholes = [image("small", 8), image("large", 80), image("also_small", 8)]
     mosaic = cut(wholes[1], 8, 0)
     assert mosaic is not None

@@ -22,7 +22,7 @@ class StopWithin(RecoveryCallback):
 
 
 @pytest.mark.parametrize("begun", [1, 2])
-def test_tiles_that_have_not_begun_start_anew(begun: int, fit, image_method, images, tmp_path: Path) -> None:
+def test_tiles_that_have_not_started_start_fresh(begun: int, fit, image_method, images, tmp_path: Path) -> None:
     data = {"noise": None, "resize": 40, "tile": 24}
     stopped = fit(tmp_path / "run", image_method(), images(**data), 30, StopWithin(begun))
     assert sorted(record.iteration for record in stopped.module.records.values()) == [0] * (4 - begun) + [10] * begun

@@ -37,33 +37,33 @@ def error_at(problem: Problem, scale: float) -> float:
     return float(relative_error(state.evaluate().signal, problem.truth[None]))
 
 
-def test_few_outliers_in_what_is_not_quite_of_low_rank_take_a_smaller_alpha() -> None:
+def test_few_outliers_and_approximate_rank_need_a_smaller_alpha() -> None:
     problem = matrix(0.02, 0.7)
     choice = choose_alpha(problem, METHOD)
     assert choice.alpha < 0.9 * 120**0.5
     assert error_at(problem, choice.alpha / 120**0.5) < 0.8 * error_at(problem, 1.0)
 
 
-def test_many_outliers_take_a_larger_one() -> None:
+def test_many_outliers_need_a_larger_alpha() -> None:
     few, many = (choose_alpha(matrix(share, 0.3), METHOD).alpha for share in (0.02, 0.3))
     assert few < many
     assert error_at(matrix(0.3, 0.3), many / 120**0.5) < error_at(matrix(0.3, 0.3), few / 120**0.5)
 
 
-def test_values_are_tried_from_the_largest_until_the_error_rises() -> None:
+def test_values_are_tested_in_descending_order_until_the_error_rises() -> None:
     choice = choose_alpha(matrix(0.3, 0.3), METHOD, scales=(2.0, 1.0, 0.5, 0.25, 0.1))
     assert len(choice.scales) == len(choice.errors) < 5
     assert choice.errors[-1] > min(choice.errors)
     assert choice.alpha == pytest.approx(choice.scales[choice.errors.index(min(choice.errors))] * 120**0.5)
 
 
-def test_the_truth_is_not_looked_at_and_the_choice_repeats() -> None:
+def test_truth_is_not_used_and_the_choice_is_reproducible() -> None:
     problem = matrix(0.1, 0.5)
     blind = Problem("p", problem.observation)
     assert choose_alpha(problem, METHOD) == choose_alpha(blind, METHOD)
 
 
-def test_of_a_large_matrix_a_part_is_enough() -> None:
+def test_part_of_a_large_matrix_suffices() -> None:
     generator = torch.Generator().manual_seed(0)
     low_rank = torch.randn(LARGEST * 30, 1, generator=generator) @ torch.randn(1, 60, generator=generator)
     mask = torch.rand(low_rank.shape, generator=generator) < 0.9
@@ -72,12 +72,12 @@ def test_of_a_large_matrix_a_part_is_enough() -> None:
     assert choice.errors[0] > 0
 
 
-def test_too_few_entries_tell_nothing() -> None:
+def test_too_few_entries_give_the_default() -> None:
     choice = choose_alpha(Problem("p", torch.ones(2, 2)), METHOD)
     assert (choice.alpha, choice.scales) == (2**0.5, ())
 
 
-def test_what_cannot_be_chosen_for_is_refused() -> None:
+def test_unsupported_problems_are_refused() -> None:
     with pytest.raises(ValueError, match="p: alpha can only be chosen for matrices"):
         choose_alpha(Problem("p", torch.ones(2, 2, 2)), METHOD)
     with pytest.raises(ValueError, match="scales must be"):

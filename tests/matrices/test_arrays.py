@@ -52,7 +52,7 @@ class TestEveryKind:
             pytest.importorskip("h5py" if request.param in HDF5_SUFFIXES else "zarr")
         return tmp_path / f"a{request.param}"
 
-    def test_comes_back_as_float64(self, path: Path) -> None:
+    def test_round_trip_as_float64(self, path: Path) -> None:
         matrix, mask, _ = read_matrix(write(path, WHOLE))
         assert mask is None
         assert matrix.dtype == torch.float64
@@ -68,14 +68,14 @@ class TestEveryKind:
     def test_thin_matrices(self, path: Path, shape: tuple[int, int]) -> None:
         assert read_matrix(write(path, np.ones(shape)))[0].shape == shape
 
-    def test_refuses_what_was_never_observed_and_what_is_infinite(self, path: Path) -> None:
+    def test_refuses_unobserved_and_infinite_arrays(self, path: Path) -> None:
         with pytest.raises(ValueError, match="at least one observed entry, got 4 missing"):
             read_matrix(write(path, np.full((2, 2), NAN)))
         other = path.with_name(f"b{path.name[1:]}")
         with pytest.raises(ValueError, match=r"finite.* got -inf in row 2, column 1"):
             read_matrix(write(other, np.array([[1.0, 2.0], [-np.inf, 4.0]])))
 
-    def test_refuses_what_is_no_such_file(self, path: Path) -> None:
+    def test_refuses_files_of_another_kind(self, path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="no such file"):
             read_matrix(path)
         path.touch()
@@ -87,7 +87,7 @@ class TestEveryKind:
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat"])
-def test_cut_off_anywhere(tmp_path: Path, suffix: str) -> None:
+def test_truncated_anywhere(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     whole = write(path, np.ones((9, 9))).read_bytes()
     for kept in range(1, len(whole) - 1, 37):
@@ -105,7 +105,9 @@ class TestTypes:
             ("g", torch.float64),
         ],
     )  # fmt: skip
-    def test_float64_stays_and_the_rest_is_float32(self, tmp_path: Path, dtype: str, expected: torch.dtype) -> None:
+    def test_float64_is_kept_and_other_types_become_float32(
+        self, tmp_path: Path, dtype: str, expected: torch.dtype
+    ) -> None:
         array = np.asfortranarray(np.array([[1, 0, 1], [0, 1, 1]])).astype(dtype)
         matrix, mask, _ = read_matrix(write(tmp_path / "a.npy", array))
         assert (matrix.dtype, mask) == (expected, None)
@@ -126,7 +128,7 @@ class TestTypes:
         ],
     )
     @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-    def test_refuses_what_is_no_real_matrix(self, tmp_path: Path, suffix: str, array: Any, message: str) -> None:
+    def test_refuses_other_than_real_matrices(self, tmp_path: Path, suffix: str, array: Any, message: str) -> None:
         with pytest.raises(ValueError, match=rf"a{suffix}: .*{message}"):
             read_matrix(write(tmp_path / f"a{suffix}", array))
 
@@ -150,16 +152,16 @@ class TestKeys:
             savemat(path, arrays, do_compression=True)
         return path
 
-    def test_chooses(self, path: Path) -> None:
+    def test_key_selects_an_array(self, path: Path) -> None:
         assert np.array_equal(read_matrix(path, "y")[0].numpy(), 2 * WHOLE)
 
-    def test_must_choose_one_that_is_there(self, path: Path) -> None:
+    def test_key_must_exist(self, path: Path) -> None:
         with pytest.raises(ValueError, match=f"a{path.suffix}: key is required to choose one of the arrays x, y"):
             read_matrix(path)
         with pytest.raises(ValueError, match=f"a{path.suffix}: key must be one of x, y, got 'z'"):
             read_matrix(path, "z")
 
-    def test_is_refused_where_there_is_nothing_to_choose(self, tmp_path: Path) -> None:
+    def test_key_is_refused_for_single_arrays(self, tmp_path: Path) -> None:
         for suffix in (".npy", ".csv"):
             with pytest.raises(ValueError, match=r"key is only supported .* got 'x'"):
                 read_matrix(write(tmp_path / f"a{suffix}", WHOLE), "x")
@@ -188,7 +190,7 @@ class TestMatlab:
         with pytest.raises(ValueError, match=r"a\.mat: the array must hold real numbers"):
             read_matrix(tmp_path / "a.mat")
 
-    def test_scipy_is_asked_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_scipy_is_required(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = write(tmp_path / "a.mat", WHOLE)
         monkeypatch.setitem(sys.modules, "scipy.io", None)
         with pytest.raises(ImportError, match=r'pip install "dop_lightning\[matlab\]"'):
@@ -230,7 +232,7 @@ class TestTables:
         assert matrix.tolist() == [[1, 0], [0, 4]]
         assert mask.tolist() == [[True, False], [False, True]]
 
-    def test_a_missing_corner_is_no_header(self, tmp_path: Path) -> None:
+    def test_missing_corner_is_not_a_header(self, tmp_path: Path) -> None:
         assert read_matrix(table(tmp_path, ",2,3\n5,1,7\n"))[0].tolist() == [[0, 2, 3], [5, 1, 7]]
 
     def test_one_column_with_and_without_header(self, tmp_path: Path) -> None:
@@ -256,7 +258,7 @@ class TestTables:
             ("1,1e999\n", "finite.*got inf in row 1, column 2"),
         ],
     )
-    def test_mistakes_are_shown_where_they_are(self, tmp_path: Path, text: str, message: str) -> None:
+    def test_mistakes_are_reported_with_their_position(self, tmp_path: Path, text: str, message: str) -> None:
         with pytest.raises(ValueError, match=rf"a\.csv: .*{message}"):
             read_matrix(table(tmp_path, text))
 
@@ -273,7 +275,7 @@ class TestTables:
         assert matrix.tolist() == [[0, 1], [0, 2]]
         assert mask is not None
 
-    def test_a_header_may_hold_numbers(self, tmp_path: Path) -> None:
+    def test_header_may_contain_numbers(self, tmp_path: Path) -> None:
         assert read_matrix(table(tmp_path, "id,2019,b\nx,1,2\ny,3,4\n"))[0].tolist() == [[1, 2], [3, 4]]
 
     def test_index_columns_are_labels(self, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def rows_of(share: float, missing: float = 0.0, m: int = 300) -> tuple[np.ndarra
 
 
 @pytest.mark.parametrize(("share", "missing"), [(0.0, 0.0), (0.1, 0.0), (0.3, 0.0), (0.5, 0.0), (0.2, 0.3)])
-def test_codes_are_found_up_to_the_noise(share: float, missing: float) -> None:
+def test_codes_are_accurate_up_to_the_noise(share: float, missing: float) -> None:
     V, codes, rows, observed = rows_of(share, missing)
     found = clipped_codes(rows, observed, RowRegression(V * 3, 0.01**2))
     assert np.linalg.norm(found - codes, axis=1).max() < 8 * 0.01 * 5**0.5

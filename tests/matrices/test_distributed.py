@@ -49,6 +49,6 @@ def test_a_rank_needs_16_rows_and_a_column() -> None:
             require_rows(n, m, 4, "a")
 
 
-def test_one_process_has_the_text_of_the_first() -> None:
+def test_text_of_the_first_process_is_shared() -> None:
     assert text_of_first(lambda: "Größe 3×4", SINGLE_PROCESS) == "Größe 3×4"
     assert text_of_first(str, SINGLE_PROCESS) == ""

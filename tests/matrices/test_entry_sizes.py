@@ -18,7 +18,7 @@ from dop_lightning.problems.scoring import Scorer
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_entry_beside_which_others_are_lost_is_refused(dtype: torch.dtype) -> None:
+def test_entry_that_dwarfs_the_others_is_refused(dtype: torch.dtype) -> None:
     y = torch.ones(4, 3, dtype=dtype)
     y[1, 2] = 0.9 / torch.finfo(dtype).eps
     check_spread(Problem("fine", y))

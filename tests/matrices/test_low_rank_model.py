@@ -19,7 +19,7 @@ def test_within_is_a_bound_on_the_standardized_residual(columns: int) -> None:
 
 
 @pytest.mark.parametrize(("noise", "is_single"), [(1e-5, False), (1e-2, True)])
-def test_a_separation_takes_the_place_of_robust_regression(noise: float, is_single: bool) -> None:
+def test_separation_replaces_robust_regression(noise: float, is_single: bool) -> None:
     draw = np.random.default_rng(0)
     left, right = draw.normal(size=(150, 4)), np.linalg.qr(draw.normal(size=(100, 4)))[0].T * 3
     clean = left @ right

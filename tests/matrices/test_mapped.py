@@ -34,7 +34,7 @@ def parts(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return low, sparse
 
 
-def test_the_result_is_that_of_the_matrix_in_memory(file: Path, tmp_path: Path) -> None:
+def test_result_equals_that_of_the_matrix_in_memory(file: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     result = separate_mapped(file, tmp_path / "out", AlternatingProjections(), say=lines.append)
     low, sparse = parts(tmp_path / "out")
@@ -56,7 +56,7 @@ def test_the_result_is_that_of_the_matrix_in_memory(file: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("shape", [(60, 400), (400, 60)])
-def test_missing_entries_are_nan_and_any_shape_goes(tmp_path: Path, shape: tuple[int, int]) -> None:
+def test_missing_entries_are_nan_and_any_shape_works(tmp_path: Path, shape: tuple[int, int]) -> None:
     L = low_rank(*shape, 2, dtype=torch.float64)
     D = corrupted(L, 0.1)
     missing = torch.rand(shape, generator=torch.Generator().manual_seed(3)) < 0.2
@@ -114,7 +114,7 @@ def test_an_interruption_is_resumed_with_the_same_bits(
 
 
 @pytest.mark.parametrize("name", ["cut", "complex", "text", "cube", "infinite", "missing"])
-def test_what_cannot_be_read_in_pieces_is_named(tmp_path: Path, name: str) -> None:
+def test_files_that_cannot_be_read_in_pieces_are_reported(tmp_path: Path, name: str) -> None:
     file = tmp_path / "a.npy"
     arrays = {
         "complex": np.ones((80, 80), dtype=np.complex64),
@@ -169,7 +169,7 @@ def test_the_command_reads_large_matrices_in_pieces(tmp_path: Path, capsys: pyte
     assert relative_error(parts(out / "a")[0], given.truth) < 2e-6
 
 
-def test_the_command_says_what_to_do_where_projections_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_gives_advice_if_projections_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(300, 200)).astype(np.float32))
     command = ["separate", str(tmp_path / "a.npy"), "--out", str(tmp_path / "out"), "--max-memory", "100K"]
     assert main(command) != 0
@@ -245,7 +245,7 @@ def test_options_without_meaning_are_refused(
     assert option in capsys.readouterr().err
 
 
-def test_passes_are_bounded_and_a_larger_bound_goes_on(file: Path, tmp_path: Path) -> None:
+def test_passes_are_bounded_and_a_larger_bound_continues(file: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not finished after 5 passes; raise --iterations"):
         separate_mapped(file, tmp_path / "out", AlternatingProjections(), say=lambda _: None, passes=5)
     lines: list[str] = []
@@ -283,7 +283,7 @@ def test_a_folder_holds_one_kind_of_run(tmp_path: Path, capsys: pytest.CaptureFi
     assert not (tmp_path / "out" / "b").exists()
 
 
-def test_a_folder_in_which_another_process_works_is_refused(file: Path, tmp_path: Path) -> None:
+def test_folder_in_use_by_another_process_is_refused(file: Path, tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     command = [sys.executable, "-c", HOLDS, str(tmp_path / "out"), "first"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

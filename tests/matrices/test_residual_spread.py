@@ -68,7 +68,7 @@ def test_large_clean_rows_are_not_outliers() -> None:
     assert flagged.mean() < 0.01
 
 
-def test_bad_cells_of_such_a_table_are_found() -> None:
+def test_bad_cells_of_a_table_with_growing_spread_are_found() -> None:
     clean = incomes()
     rng = np.random.default_rng(4)
     bad = rng.random(clean.shape) < 0.05

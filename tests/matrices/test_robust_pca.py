@@ -35,12 +35,12 @@ def error(found: np.ndarray, clean: np.ndarray) -> float:
 # One check is skipped by scikit-learn: check_array_api_input, unless SCIPY_ARRAY_API is set; arrays of other libraries
 # are turned into NumPy's. There are no expected failures.
 @parametrize_with_checks([RobustPCA()])
-def test_it_is_an_estimator_of_scikit_learn(estimator, check) -> None:
+def test_passes_the_estimator_checks_of_scikit_learn(estimator, check) -> None:
     check(estimator)
 
 
 @pytest.mark.parametrize("shape", [(120, 80), (80, 120), (100, 100)])
-def test_it_recovers_a_matrix_of_unknown_rank(shape: tuple[int, int]) -> None:
+def test_recovers_a_matrix_of_unknown_rank(shape: tuple[int, int]) -> None:
     clean, X = low_rank(*shape)
     pca = RobustPCA(center=False).fit(X)
     assert error(pca.low_rank_, clean) < 0.05
@@ -52,7 +52,7 @@ def test_it_recovers_a_matrix_of_unknown_rank(shape: tuple[int, int]) -> None:
     assert pca.n_iter_ < 500
 
 
-def test_the_mean_is_that_of_the_clean_table() -> None:
+def test_mean_equals_that_of_the_clean_table() -> None:
     clean, X = low_rank(rank=1, share=0.05)
     offsets = np.linspace(-40, 40, 50)
     pca = RobustPCA(alpha=None).fit(X + offsets)
@@ -98,13 +98,13 @@ def test_units_do_not_matter(unit: float) -> None:
 
 
 @pytest.mark.parametrize("unit", [2.0**-700, 2.0**700])
-def test_codes_follow_any_unit(unit: float) -> None:
+def test_codes_scale_with_units(unit: float) -> None:
     _, X = low_rank(30, 20, 1)
     pca, other = RobustPCA(alpha=None).fit(X), RobustPCA(alpha=None).fit(X * unit)
     assert error(other.transform(X * unit) / unit, pca.transform(X)) < 1e-6
 
 
-def test_one_entry_may_be_off_by_any_amount() -> None:
+def test_single_outlier_of_any_size_has_no_effect() -> None:
     clean, X = low_rank(share=0.02)
     X[3, 4] = 1e9
     pca = RobustPCA(center=False).fit(X)
@@ -141,14 +141,14 @@ def test_types_are_kept() -> None:
     assert RobustPCA().fit(np.round(X * 10).astype(int)).low_rank_.dtype == np.float64
 
 
-def test_the_bound_on_the_rank_holds() -> None:
+def test_rank_bound_is_respected() -> None:
     _, X = low_rank(rank=4)
     pca = RobustPCA(2, alpha=None, center=False).fit(X)
     assert pca.n_components_ <= 2
     assert np.linalg.matrix_rank(pca.low_rank_) <= 2
 
 
-def test_alpha_is_what_it_is_said_to_be() -> None:
+def test_alpha_is_the_documented_one() -> None:
     _, X = low_rank(30, 20, 1)
     assert RobustPCA(alpha=None).fit(X).alpha_ == pytest.approx(30**0.5)
     assert RobustPCA(alpha=3.0).fit(X).alpha_ == 3.0
@@ -164,7 +164,7 @@ def test_matrices_without_a_signal(X: np.ndarray) -> None:
     np.testing.assert_allclose(pca.inverse_transform(pca.transform(X)), pca.low_rank_, atol=0.2)
 
 
-def test_it_goes_into_pipelines_and_pickles_and_repeats() -> None:
+def test_works_in_pipelines_and_is_picklable_and_reproducible() -> None:
     _, X = low_rank(30, 20, 1)
     pipeline = make_pipeline(RobustScaler(), RobustPCA(alpha=None))
     codes = pipeline.fit_transform(X)
@@ -174,7 +174,7 @@ def test_it_goes_into_pipelines_and_pickles_and_repeats() -> None:
     assert error(other.low_rank_, RobustPCA(alpha=None).fit(X).low_rank_) < 0.05
 
 
-def test_too_few_iterations_are_told() -> None:
+def test_too_few_iterations_warn() -> None:
     _, X = low_rank(30, 20, 1)
     with pytest.warns(ConvergenceWarning, match="max_iter=30"):
         pca = RobustPCA(alpha=None, max_iter=30).fit(X)
@@ -223,7 +223,7 @@ def table_of(n: int = 150, seed: int = 0, bad: float = 0.03) -> tuple[np.ndarray
     return clean, clean + where * signs * rng.uniform(8, 20, clean.shape) * clean.std(axis=0), where
 
 
-def test_without_outliers_it_is_pca() -> None:
+def test_equals_pca_without_outliers() -> None:
     clean, X, _ = table_of()
     plain = PCA(2).fit(clean)
     pca = RobustPCA(2).fit(X)
@@ -235,7 +235,7 @@ def test_without_outliers_it_is_pca() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05])
-def test_there_is_one_rank(share: float) -> None:
+def test_rank_is_consistent(share: float) -> None:
     _, X = low_rank(share=share)
     for data in (X, table_of()[1]):
         pca = RobustPCA().fit(data)
@@ -246,7 +246,7 @@ def test_there_is_one_rank(share: float) -> None:
         np.testing.assert_allclose(own, pca.low_rank_, rtol=1e-6, atol=1e-8 * np.abs(data).max())
 
 
-def test_the_units_of_columns_do_not_matter() -> None:
+def test_units_of_columns_do_not_matter() -> None:
     _, X, _ = table_of()
     units = np.array([1e-4, 1, 8, 3.7, 100, 1e5, 2, 0.3])
     first, second = RobustPCA().fit(X), RobustPCA().fit(X * units)
@@ -321,7 +321,7 @@ def test_sparse_matrices_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("shape", "kind"), [((1, 6), "row"), ((6, 1), "column")])
-def test_one_row_or_column_is_warned_of(shape: tuple[int, int], kind: str) -> None:
+def test_single_row_or_column_warns(shape: tuple[int, int], kind: str) -> None:
     with pytest.warns(UserWarning, match=f"shape {shape[0]} × {shape[1]} always has rank 1.* more than one {kind}"):
         RobustPCA(alpha=None).fit(np.arange(6.0).reshape(shape))
 
@@ -402,7 +402,7 @@ def test_each_row_is_solved_once_in_noise(monkeypatch: pytest.MonkeyPatch) -> No
     assert scaled == []
 
 
-def test_an_exact_result_of_a_large_table_is_not_judged_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_result_of_a_large_table_is_not_reclassified(monkeypatch: pytest.MonkeyPatch) -> None:
     solved = count_rows(monkeypatch, RowRegression, "codes")
     X = noisy(spread=0.0)
     pca = RobustPCA().fit(X)

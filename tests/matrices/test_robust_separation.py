@@ -27,13 +27,13 @@ def decaying(n: int = 90, m: int = 70) -> Problem:
     return Problem("decaying", corrupted(L, 0.1), truth=L)
 
 
-def test_projections_stay_where_they_are_certified() -> None:
+def test_certified_projections_are_kept() -> None:
     outcome = next(run_to_end(RobustSeparation(), problem(), 300, block=25).outcomes())
     assert outcome.report["method"] == "projections"
     assert outcome.scores["relative_error"] < 2e-6
 
 
-def test_dop_takes_over_where_they_are_not_and_says_why() -> None:
+def test_dop_replaces_rejected_projections_with_a_reason() -> None:
     given = decaying()
     method = RobustSeparation(iterations=100)
     outcome = next(run_to_end(method, given, 300, block=25).outcomes())
@@ -48,7 +48,7 @@ def test_dop_takes_over_where_they_are_not_and_says_why() -> None:
     assert torch.equal(descent.evaluate().signal[0], outcome.signal), "as DOP alone"
 
 
-def test_each_matrix_of_a_batch_has_its_own_method() -> None:
+def test_matrices_of_a_batch_may_differ_in_method() -> None:
     problems = [decaying(150, 120), problem(150, 120)]
     state = RobustSeparation(iterations=50).begin(ProblemBatch(problems))
     for _ in range(8):
@@ -61,7 +61,7 @@ def test_each_matrix_of_a_batch_has_its_own_method() -> None:
 
 
 @pytest.mark.parametrize("done", [0, 5, 25, 60])
-def test_a_separation_goes_on_bit_for_bit(done: int) -> None:
+def test_separation_resumes_bit_for_bit(done: int) -> None:
     batch = ProblemBatch([decaying(150, 120), problem(150, 120)])
     method = RobustSeparation(iterations=50)
     whole, first, second = (method.begin(batch) for _ in range(3))
@@ -77,7 +77,7 @@ def test_a_separation_goes_on_bit_for_bit(done: int) -> None:
     assert [whole.report(k) for k in range(2)] == [second.report(k) for k in range(2)]
 
 
-def test_too_small_a_matrix_goes_to_dop_at_once() -> None:
+def test_small_matrix_uses_dop_directly() -> None:
     state = RobustSeparation(iterations=50).begin(ProblemBatch([problem(30, 20, 1)]))
     assert isinstance(state.parts[0], ProjectionsState)
     state.advance(5)
@@ -101,7 +101,7 @@ def test_the_command_names_the_method_in_its_output_and_its_result(tmp_path: Pat
 
 
 @pytest.mark.parametrize("method", ["dop", "convex", "projections"])
-def test_each_method_can_be_asked_for(tmp_path: Path, method: str) -> None:
+def test_each_method_can_be_requested(tmp_path: Path, method: str) -> None:
     given = problem(80, 60, 2)
     np.save(tmp_path / "a.npy", given.observation.numpy())
     assert main(["separate", str(tmp_path / "a.npy"), "--out", str(tmp_path / "out"), "--method", method]) == 0
@@ -117,7 +117,7 @@ def test_each_method_can_be_asked_for(tmp_path: Path, method: str) -> None:
         (["--method", "convex", "--rank", "3"], "--rank does not apply to --method convex, got 3"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(tmp_path: Path, capsys, options: list[str], message: str) -> None:
+def test_conflicting_options_are_refused(tmp_path: Path, capsys, options: list[str], message: str) -> None:
     np.save(tmp_path / "a.npy", np.eye(30))
     assert main(["separate", str(tmp_path / "a.npy"), "--out", str(tmp_path / "out"), *options]) != 0
     assert message in capsys.readouterr().err
@@ -166,7 +166,7 @@ def test_an_interrupted_choice_of_alpha_keeps_the_projections(monkeypatch: pytes
         assert resumed.report(0) == whole.report(0)
 
 
-def test_ctrl_c_while_alpha_is_chosen_and_the_same_command_again(
+def test_ctrl_c_while_choosing_alpha_is_resumable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save(tmp_path / "a.npy", decaying().observation.numpy())
@@ -191,7 +191,7 @@ def test_ctrl_c_while_alpha_is_chosen_and_the_same_command_again(
     np.testing.assert_array_equal(*recovered)
 
 
-def test_a_matrix_that_has_done_a_cut_block_waits_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matrix_ahead_after_an_interrupted_block_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = ProblemBatch([replace(problem(seed=seed), name=f"m{seed}") for seed in (0, 1)])
     whole, cut, later = (RobustSeparation().begin(batch) for _ in range(3))
     step = cut.parts[1].recoveries[0].step

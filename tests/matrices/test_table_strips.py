@@ -87,7 +87,7 @@ def test_parquet_in_strips_is_the_table(tmp_path: Path) -> None:
         ("1,2", r"a\.csv: rows must have equal lengths, got 2 cells in row 9 and 3 above"),
     ],
 )
-def test_what_is_wrong_below_the_first_rows_is_named(tmp_path: Path, line: str, message: str) -> None:
+def test_errors_below_the_first_rows_are_reported(tmp_path: Path, line: str, message: str) -> None:
     lines = NUMBERS.splitlines()
     lines[8] = line
     (tmp_path / "a.csv").write_text("\n".join(lines))

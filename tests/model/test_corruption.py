@@ -107,7 +107,7 @@ class TestNoCorruption(CorruptionSuite):
     def make(self, problems: ProblemBatch) -> Corruption:
         return NoCorruption(problems)
 
-    def test_nothing_is_there(self) -> None:
+    def test_has_no_parameters_and_value_0(self) -> None:
         corruption = self.make(self.problems(2))
         assert list(corruption.parameters()) == []
         assert torch.equal(corruption.value(), torch.zeros(2, 5, 4))
@@ -123,7 +123,7 @@ def test_value_is_equation_7() -> None:
     torch.testing.assert_close(corruption.value().detach(), g * g - h * h, **ROUNDING)
 
 
-def test_gradients_of_the_quarter_squared_loss_are_those_of_equation_6() -> None:
+def test_gradients_of_the_quarter_squared_loss_follow_equation_6() -> None:
     """With G = r/2: ∇g f = r∘g and ∇h f = −r∘h."""
     corruption, r = HadamardCorruption(batch(4, 3), scale=1.0, tied=False), draw(1, (1, 4, 3))
     corruption.pull_back(r, 0.5)
@@ -131,7 +131,7 @@ def test_gradients_of_the_quarter_squared_loss_are_those_of_equation_6() -> None
     torch.testing.assert_close(corruption.h.grad, -r * corruption.h.detach(), **ROUNDING)
 
 
-def test_step_of_the_quarter_squared_loss_is_that_of_equation_6() -> None:
+def test_step_of_the_quarter_squared_loss_follows_equation_6() -> None:
     corruption, r, rate = HadamardCorruption(batch(4, 3), scale=1.0, tied=False), draw(1, (1, 4, 3)), 0.3
     g, h = corruption.g.detach().clone(), corruption.h.detach().clone()
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_step_of_the_quarter_squared_loss_is_that_of_equation_6() -> None:
     torch.testing.assert_close(corruption.h.detach(), h + rate * r * h, **ROUNDING)
 
 
-def test_tied_start_is_no_corruption_at_all() -> None:
+def test_tied_start_has_zero_corruption() -> None:
     corruption = HadamardCorruption(batch(4, 3))
     assert torch.equal(corruption.g, corruption.h)
     assert (corruption.g != 0).all()
@@ -148,7 +148,7 @@ def test_tied_start_is_no_corruption_at_all() -> None:
     assert (corruption.value().abs() <= 1e-15 * corruption.g.square()).all()
 
 
-def test_tied_factors_move_apart() -> None:
+def test_tied_factors_diverge() -> None:
     corruption = HadamardCorruption(batch(4, 3))
     assert corruption.g.data_ptr() != corruption.h.data_ptr()
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_tied_factors_move_apart() -> None:
     assert (corruption.value() < 0).all()
 
 
-def test_start_that_is_not_tied_has_numbers_of_its_own() -> None:
+def test_untied_start_draws_separate_numbers() -> None:
     tied, untied = HadamardCorruption(batch(4, 3)), HadamardCorruption(batch(4, 3), tied=False)
     assert torch.equal(tied.g, untied.g)
     assert not torch.equal(untied.g, untied.h)
@@ -192,7 +192,7 @@ def test_constant_start_is_equation_11() -> None:
     assert not torch.equal(corruption.g, corruption.h), "g and h have separate memory"
 
 
-def test_constant_start_is_0_where_nothing_was_observed() -> None:
+def test_constant_start_is_0_at_unobserved_entries() -> None:
     problems = masked()
     assert problems.mask is not None
     corruption = HadamardCorruption(problems, scale=1e-3, start="constant")
@@ -213,7 +213,7 @@ def masked() -> ProblemBatch:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_entries_that_were_not_observed_start_and_stay_at_0(tied: bool) -> None:
+def test_unobserved_entries_start_and_stay_at_0(tied: bool) -> None:
     problems = masked()
     assert problems.mask is not None
     corruption = HadamardCorruption(problems, tied=tied)
@@ -253,7 +253,7 @@ def test_one_channel_by_pixels_descends_as_by_entries() -> None:
         torch.testing.assert_close(by_pixel.value(), by_entry.value())
 
 
-def test_pixels_that_are_off_in_every_channel_grow_faster_than_those_off_in_one() -> None:
+def test_pixels_corrupted_in_all_channels_grow_faster() -> None:
     corruption = PixelCorruption(batch(3, 1, 2), scale=1.0)
     with torch.no_grad():
         corruption.a.fill_(1e-3)
@@ -267,7 +267,7 @@ def test_pixels_that_are_off_in_every_channel_grow_faster_than_those_off_in_one(
     assert torch.equal(corruption.value()[0, 1:, 0, 1], torch.zeros(2, dtype=G.dtype))
 
 
-def test_pixels_need_an_image() -> None:
+def test_pixels_require_an_image() -> None:
     with pytest.raises(
         ValueError, match=r"PixelCorruption requires images, C×H×W, got an observation of shape \(5, 4\)"
     ):
@@ -289,7 +289,7 @@ def test_missing_entries_of_pixels_have_no_corruption() -> None:
 CORRUPTIONS = [HadamardCorruption, HyperbolicCorruption, PixelCorruption]
 
 
-def test_small_steps_of_the_hyperbola_are_those_of_gradient_descent_to_first_order() -> None:
+def test_small_steps_of_the_hyperbola_equal_gradient_descent_to_first_order() -> None:
     """s − y is descended from g = h = 1e-3 to a time of the flow; the difference halves with the step."""
     problems = batch(3, 4, 5)
     apart = []
@@ -308,7 +308,7 @@ def test_small_steps_of_the_hyperbola_are_those_of_gradient_descent_to_first_ord
 
 
 @pytest.mark.parametrize("make", CORRUPTIONS)
-def test_what_is_dropped_stays_dropped_and_the_others_go_on(make: type[Corruption]) -> None:
+def test_dropped_problems_stay_dropped_and_others_continue(make: type[Corruption]) -> None:
     problems = batch(3, 4, 5, K=2)
     corruption = make(problems)
     G = draw(1, (2, 3, 4, 5))
@@ -328,13 +328,13 @@ def test_what_is_dropped_stays_dropped_and_the_others_go_on(make: type[Corruptio
 
 
 @pytest.mark.parametrize("make", CORRUPTIONS)
-def test_scale_of_the_start_is_that_which_was_asked_for(make: type[Corruption]) -> None:
+def test_start_has_the_requested_scale(make: type[Corruption]) -> None:
     mask = torch.ones(3, 32, 32, dtype=torch.bool)
     mask[:, ::2] = False
     problems = ProblemBatch([Problem("half", draw(0, (3, 32, 32)), mask=mask)])
     assert make(problems, scale=1e-3).initial_scale(0, mask) == pytest.approx(1e-3, rel=0.1)  # type: ignore[call-arg]
 
 
-def test_hyperbola_of_a_scale_that_is_not_positive_is_refused() -> None:
+def test_hyperbola_requires_a_positive_scale() -> None:
     with pytest.raises(ValueError, match="scale must be a finite number above 0, got 0"):
         HyperbolicCorruption(batch(2, 2), scale=0)

@@ -81,7 +81,7 @@ def test_value_does_not_change_the_residual(loss: Loss) -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=name)
-def test_one_poisoned_problem_does_not_poison_the_others(loss: Loss) -> None:
+def test_nan_in_one_problem_does_not_affect_the_others(loss: Loss) -> None:
     r = draw(0, (3, 4))
     r[1, 2] = torch.nan
     assert torch.isfinite(loss.value(r)).tolist() == [True, False, True]
@@ -93,7 +93,7 @@ def test_subgradient_at_0_is_0() -> None:
     assert r.tolist() == [[0.0, -1.0, 1.0]]
 
 
-def test_total_sums_all_but_the_problems() -> None:
+def test_total_sums_all_dimensions_except_problems() -> None:
     assert total(torch.ones(2, 3, 4, 5)).tolist() == [60.0, 60.0]
 
 

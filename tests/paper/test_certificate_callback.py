@@ -26,7 +26,7 @@ def curves(run, tag: str) -> dict[str, dict[int, float]]:
 
 
 @pytest.mark.parametrize("signal", [SymmetricFactor, Factor])
-def test_residuals_of_every_problem_are_followed_and_end_small(
+def test_residuals_of_every_problem_are_recorded_and_become_small(
     signal, fit, matrix_method, matrices, tmp_path: Path
 ) -> None:
     run = fit(tmp_path, matrix_method(signal=signal), matrices(seeds=2), 1000, DualCertificate())
@@ -76,7 +76,7 @@ def test_resumed_run_writes_the_same_rows(fit, matrix_method, matrices, tmp_path
     assert resumed.metrics == at_once.metrics
 
 
-def test_runs_without_it_have_no_such_rows(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_runs_without_the_callback_have_no_such_rows(fit, matrix_method, matrices, tmp_path: Path) -> None:
     run = fit(tmp_path, matrix_method(), matrices(seeds=1), 200)
     assert not any(tag.startswith("kkt") for _, _, tag, _ in run.metrics)
 

@@ -84,7 +84,7 @@ def mean_error(signal: Tensor, truth: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------------------- torchmetrics
 
 
-def test_a_torchmetric_scores_each_image_by_itself() -> None:
+def test_torchmetric_scores_images_separately() -> None:
     problems = [image_problem(0), image_problem(1)]
     both = scores_of(problems, {"own": StructuralSimilarityIndexMeasure(data_range=1.0)})
     for problem, of_problem in zip(problems, both, strict=True):
@@ -94,7 +94,7 @@ def test_a_torchmetric_scores_each_image_by_itself() -> None:
     assert both[0] != both[1]
 
 
-def test_nothing_of_another_problem_or_evaluation_is_remembered() -> None:
+def test_state_of_other_problems_and_evaluations_is_reset() -> None:
     problems = [matrix_problem(k) for k in range(3)]
     batch = ProblemBatch(problems)
     scorer = Scorer(batch, metrics=CustomMetrics({"own": Counting()}))
@@ -102,7 +102,7 @@ def test_nothing_of_another_problem_or_evaluation_is_remembered() -> None:
         assert [s["own"] for s in scorer.curves(truths(batch), batch.observation, torch.zeros(3))] == [1.0] * 3
 
 
-def test_the_metric_of_the_user_is_not_touched() -> None:
+def test_metric_of_the_user_is_not_changed() -> None:
     mine = MeanAbsoluteError()
     mine.update(torch.tensor([1.0]), torch.tensor([3.0]))
     assert score_of(image_problem(0), mine) == {"own": pytest.approx(0.1, abs=1e-6)}
@@ -121,7 +121,7 @@ def test_the_metric_of_the_user_is_not_touched() -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Metric) else "",
 )
-def test_torchmetrics_take_matrices(metric: Metric, expected: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_torchmetrics_accept_matrices(metric: Metric, expected: Callable[[Tensor, Tensor], Tensor]) -> None:
     problem = matrix_problem(0)
     assert problem.truth is not None
     value = float(expected(problem.truth + 0.1, problem.truth))
@@ -135,7 +135,7 @@ def test_a_torchmetric_of_one_tensor_needs_no_truth() -> None:
     assert score_of(problem, TotalVariation()) == {"own": pytest.approx(expected, rel=1e-5)}
 
 
-def test_a_collection_counts_as_its_members() -> None:
+def test_collection_is_expanded_to_its_members() -> None:
     members = {"MAE": MeanAbsoluteError(), "peak": PeakSignalNoiseRatio(data_range=1.0)}
     named = scores_of([image_problem(0)], {"own": MetricCollection(members)})[0]
     assert named == {"own_mae": pytest.approx(0.1, abs=1e-6), "own_peak": pytest.approx(20.0, abs=1e-3)}
@@ -152,7 +152,7 @@ def test_a_wrapper_may_return_a_dictionary() -> None:
 # ---------------------------------------------------------------------------------------------------------- functions
 
 
-def test_a_function_receives_what_it_names() -> None:
+def test_function_receives_the_arguments_that_it_names() -> None:
     received: dict[str, Any] = {}
 
     def everything(
@@ -194,12 +194,12 @@ def test_a_function_receives_what_it_names() -> None:
         assert not received[name].requires_grad
 
 
-def test_functions_of_torchmetrics_are_called_as_they_are() -> None:
+def test_torchmetrics_functions_are_supported() -> None:
     metric = functools.partial(peak_signal_noise_ratio, data_range=1.0)
     assert score_of(image_problem(0), metric) == {"own": pytest.approx(20.0, abs=1e-4)}
 
 
-def test_without_a_mask_all_is_observed() -> None:
+def test_all_entries_are_observed_without_a_mask() -> None:
     assert score_of(matrix_problem(0), lambda mask: mask.sum()) == {"own": 36.0}
 
 
@@ -217,7 +217,7 @@ def test_classes_and_modules_can_be_called() -> None:
     assert score_of(image_problem(0), Network()) == {"own": 2.0}
 
 
-def test_a_metric_cannot_change_what_is_recovered() -> None:
+def test_metric_cannot_change_the_result() -> None:
     def spoil(signal: Tensor, truth: Tensor, observation: Tensor) -> float:
         signal.zero_(), truth.zero_(), observation.zero_()
         return 0.0
@@ -234,7 +234,7 @@ def test_a_metric_cannot_change_what_is_recovered() -> None:
 # ------------------------------------------------------------------------------------------------------------ unknown
 
 
-def test_what_needs_an_unknown_truth_is_missing() -> None:
+def test_metrics_of_an_unknown_truth_are_omitted() -> None:
     problems = [image_problem(0), image_problem(1, truth=None)]
     metrics = {
         "torch": PeakSignalNoiseRatio(data_range=1.0),
@@ -247,14 +247,14 @@ def test_what_needs_an_unknown_truth_is_missing() -> None:
     assert unknown == {"needless": 768.0, "optional": 0.0}
 
 
-def test_without_a_corruption_it_is_unknown() -> None:
+def test_corruption_is_unknown_without_one() -> None:
     metric = {"own": lambda corruption: corruption.sum(), "true": lambda true_corruption: true_corruption.sum()}
     assert scores_of([matrix_problem(0)], metric) == [{"own": 9.0, "true": 60.0}]
     assert scores_of([matrix_problem(0)], metric, corruption=False) == [{"true": 60.0}]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, torch.tensor(torch.nan), np.float32("inf")])
-def test_what_is_not_finite_is_missing(value: object) -> None:
+def test_nonfinite_results_are_omitted(value: object) -> None:
     assert score_of(image_problem(0), lambda signal: value) == {}
 
 
@@ -319,7 +319,7 @@ def test_a_tag_may_not_be_an_attribute() -> None:
 # ------------------------------------------------------------------------------------------------------------- errors
 
 
-def test_a_metric_that_raises_is_named_with_the_problem() -> None:
+def test_failing_metric_is_reported_with_the_problem() -> None:
     def fails(signal: Tensor) -> float:
         raise RuntimeError("no\n  way")
 
@@ -329,12 +329,12 @@ def test_a_metric_that_raises_is_named_with_the_problem() -> None:
     assert isinstance(raised.value.__cause__, RuntimeError)
 
 
-def test_a_metric_that_refuses_the_shape_is_named() -> None:
+def test_metric_that_refuses_the_shape_is_reported() -> None:
     with pytest.raises(ValueError, match=r"'own' \(StructuralSimilarityIndexMeasure\) failed on problem 'matrix-0'"):
         score_of(matrix_problem(0), StructuralSimilarityIndexMeasure(data_range=1.0))
 
 
-def test_a_metric_that_raised_starts_afresh() -> None:
+def test_metric_is_reset_after_an_error() -> None:
     class Fragile(Counting):
         fragile = True
 
@@ -371,7 +371,7 @@ def test_a_metric_that_raised_starts_afresh() -> None:
         ({"own": torch.sin}, r"'own' \(sin\) has no signature; wrap it in a function"),
     ],
 )
-def test_what_cannot_be_a_metric_is_refused_at_once(metrics: Any, message: str) -> None:
+def test_non_metrics_are_refused_at_once(metrics: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CustomMetrics(metrics)
 
@@ -394,7 +394,7 @@ def test_a_list_is_named_by_its_classes_and_functions() -> None:
     assert list(scores_of([image_problem(0)], metrics)[0]) == ["mean_absolute_error", "mean_error", "scaled"]
 
 
-def test_the_direction_is_that_of_the_metric() -> None:
+def test_direction_follows_the_metric() -> None:
     metrics = CustomMetrics(
         {
             "error": MeanAbsoluteError(),
@@ -417,7 +417,7 @@ def test_metrics_are_copied_and_pickled() -> None:
         assert copied.scores(problem, known) == metrics.scores(problem, known)
 
 
-def test_at_the_end_only_what_ends_is_computed() -> None:
+def test_only_ended_problems_are_scored_at_the_end() -> None:
     seen: list[str] = []
 
     def own(problem: Problem) -> float:
@@ -432,7 +432,7 @@ def test_at_the_end_only_what_ends_is_computed() -> None:
     assert ["own" in of_problem for of_problem in scores] == [False, True, False]
 
 
-def test_built_in_scores_are_the_same_beside_custom_ones() -> None:
+def test_built_in_scores_are_unchanged_by_custom_ones() -> None:
     batch = ProblemBatch([image_problem(0)])
     given = truths(batch) + 0.1, batch.observation, torch.zeros(1)
     plain, more = Scorer(batch).final(*given)[0], Scorer(batch, metrics=CustomMetrics([mean_error])).final(*given)[0]

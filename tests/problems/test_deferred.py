@@ -46,7 +46,7 @@ def deferred(readings: Readings) -> Problem:
     return defer(make(), readings)[0]
 
 
-def test_it_has_what_the_problem_has(deferred: Problem) -> None:
+def test_deferred_problem_has_the_attributes_of_the_problem(deferred: Problem) -> None:
     problem = make()
     for name in TENSORS:
         assert torch.equal(getattr(deferred, name), getattr(problem, name))
@@ -56,7 +56,7 @@ def test_it_has_what_the_problem_has(deferred: Problem) -> None:
     assert (deferred.name, deferred.seed, deferred.attributes) == ("image", 7, {"image": "a"})
 
 
-def test_what_is_known_of_it_is_not_read(deferred: Problem, readings: Readings) -> None:
+def test_known_attributes_are_not_read(deferred: Problem, readings: Readings) -> None:
     _ = deferred.shape, deferred.entries, deferred.dtype, deferred.has_mask, deferred.digest, deferred.batch_key
     assert rename(deferred, "other").name == "other"
     assert rename(deferred, "image") is deferred
@@ -76,7 +76,7 @@ def test_tensors_stay_in_memory_as_long_as_something_holds_them(readings: Readin
     assert readings.count == 1
 
 
-def test_a_batch_holds_them_from_its_first_use_on(deferred: Problem, readings: Readings) -> None:
+def test_batch_holds_tensors_after_first_use(deferred: Problem, readings: Readings) -> None:
     batch = ProblemBatch([deferred])
     assert batch.names == ["image"]
     assert (batch.dtype, batch.device.type, batch.entries) == (torch.float32, "cpu", 1440)
@@ -95,7 +95,7 @@ def test_a_batch_holds_them_from_its_first_use_on(deferred: Problem, readings: R
     assert readings.count == 2
 
 
-def test_tiles_share_one_reading_of_their_whole(deferred: Problem, readings: Readings) -> None:
+def test_tiles_share_one_reading_of_their_image(deferred: Problem, readings: Readings) -> None:
     mosaic, expected = cut(deferred, 12, 4), cut(make(), 12, 4)
     assert mosaic is not None
     assert expected is not None
@@ -113,7 +113,7 @@ def test_tiles_share_one_reading_of_their_whole(deferred: Problem, readings: Rea
     assert readings.count == 1
 
 
-def test_a_change_is_noticed(deferred: Problem, readings: Readings) -> None:
+def test_change_of_a_file_is_detected(deferred: Problem, readings: Readings) -> None:
     readings.problem = lambda: replace(make(), truth=torch.zeros(3, 24, 20))
     with pytest.raises(ValueError, match="the file has changed since the run started; restore the original file"):
         _ = deferred.observation
@@ -127,14 +127,14 @@ def test_copies_are_ordinary_problems(deferred: Problem, copied) -> None:
         assert problem.name == "image"
 
 
-def test_without_a_mask_nothing_is_read_for_it() -> None:
+def test_mask_is_not_read_if_there_is_none() -> None:
     readings = Readings()
     deferred, _ = defer(make(masked=False), readings)
     assert deferred.mask is None
     assert not deferred.has_mask
 
 
-def test_tensors_keep_what_their_source_keeps() -> None:
+def test_tensors_keep_their_source_alive() -> None:
     owner = Tensors(make())
     gone = weakref.ref(owner)
     _, held = defer(make(), Readings(), owner)

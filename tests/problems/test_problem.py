@@ -22,11 +22,11 @@ def poisoned(*shape: int) -> Tensor:
 # ------------------------------------------------------------------------------------------------------- one problem
 
 
-def test_shape_of_the_signal_is_that_of_the_observation() -> None:
+def test_signal_shape_defaults_to_that_of_the_observation() -> None:
     assert problem("a", 3, 4, 5).signal_shape == (3, 4, 5)
 
 
-def test_shape_of_the_signal_is_that_of_the_truth() -> None:
+def test_signal_shape_defaults_to_that_of_the_truth() -> None:
     assert problem("a", 7, truth=torch.zeros(3, 4)).signal_shape == (3, 4)
 
 
@@ -65,7 +65,7 @@ def test_other_types_are_refused(dtype: torch.dtype) -> None:
         ({"truth": poisoned(2, 3)}, "truth must be finite"),
     ],
 )
-def test_what_does_not_fit_is_refused(options: dict, message: str) -> None:
+def test_mismatched_shapes_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=f"a: {message}"):
         problem("a", **options)
 
@@ -75,7 +75,7 @@ def test_empty_observations_are_refused() -> None:
         problem("a", 0, 3)
 
 
-def test_observations_that_are_not_finite_are_refused() -> None:
+def test_nonfinite_observations_are_refused() -> None:
     with pytest.raises(ValueError, match="a: observation must be finite where observed, got 1 non-finite entries"):
         Problem("a", poisoned(2, 3))
     with pytest.raises(ValueError, match="a: observation must be finite where observed, got 6 non-finite entries"):
@@ -147,7 +147,7 @@ def test_batch_stacks() -> None:
     assert ProblemBatch([problem()]).mask is None
 
 
-def test_problems_measured_alike_are_stacked() -> None:
+def test_problems_with_equal_sensing_are_stacked() -> None:
     def measured(name: str, m: int, **options) -> Problem:
         return problem(name, 5, signal_shape=(3, 2), sensing=GaussianMeasurements(m, **options), seed=ord(name))
 
@@ -201,7 +201,7 @@ def test_equal_names_are_refused() -> None:
         problem("odd", 6, signal_shape=(2, 3), sensing=GaussianMeasurements(6)),
     ],
 )
-def test_unlike_problems_are_refused(odd: Problem) -> None:
+def test_different_problems_are_refused(odd: Problem) -> None:
     with pytest.raises(ValueError, match=r"problems of a batch must have the same shape and dtype, got .* for 'odd'"):
         ProblemBatch([problem("a"), odd])
 
@@ -213,7 +213,7 @@ def seeded(*seeds: int) -> ProblemBatch:
     return ProblemBatch([Problem(f"{k}-{seed}", torch.zeros(2, 2), seed=seed) for k, seed in enumerate(seeds)])
 
 
-def test_draws_depend_on_seed_and_purpose_alone() -> None:
+def test_draws_depend_on_seed_and_purpose_only() -> None:
     together = seeded(4, 9, 4).normal((5, 3), 1.0, "init", 1)
     assert torch.equal(together[1], seeded(9).normal((5, 3), 1.0, "init", 1)[0])
     assert torch.equal(together[0], together[2])
@@ -249,7 +249,7 @@ def test_batches_keep_the_order(size: int | None, expected: list[list[str]]) -> 
     assert [batch.names for batch in form_batches(mixed(), size)] == expected
 
 
-def test_no_problems_are_no_batches() -> None:
+def test_no_problems_give_no_batches() -> None:
     assert form_batches([], 4) == []
 
 

@@ -51,13 +51,13 @@ def test_numpy_integers_name_the_same_stream() -> None:
     assert stream_seed(torch.tensor(3).numpy()[()], "init") == stream_seed(3, "init")
 
 
-def test_drawing_leaves_the_global_generator_alone() -> None:
+def test_drawing_does_not_use_the_global_generator() -> None:
     before = torch.get_rng_state()
     torch.rand(5, generator=stream(1, "init"))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_lent_stream_is_the_stream_and_leaves_the_global_one_alone() -> None:
+def test_lent_stream_is_equal_and_restores_the_global_generator() -> None:
     before = torch.get_rng_state()
     with use_stream(3, "perturbation", 7):
         drawn = torch.rand(4)
@@ -65,7 +65,7 @@ def test_a_lent_stream_is_the_stream_and_leaves_the_global_one_alone() -> None:
     assert torch.equal(drawn, torch.rand(4, generator=stream(3, "perturbation", 7)))
 
 
-def test_a_lent_stream_is_given_back_after_an_error() -> None:
+def test_lent_stream_is_returned_after_an_error() -> None:
     @use_stream(3, "init")
     def fail() -> None:
         torch.rand(4)
@@ -89,7 +89,7 @@ def test_the_generator_of_a_gpu_is_lent() -> None:
     assert torch.equal(torch.get_rng_state(), on_cpu)
 
 
-def test_threads_have_the_global_generator_one_after_the_other() -> None:
+def test_threads_use_the_global_generator_one_at_a_time() -> None:
     def draw(seed: int) -> list[float]:
         with use_stream(seed, "init"):
             first = torch.rand(1)

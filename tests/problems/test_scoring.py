@@ -45,7 +45,7 @@ def test_scale_is_the_known_range() -> None:
     assert scale(Problem("a", torch.full((2, 2), 7.0), data_range=3.0)) == 3.0
 
 
-def test_scale_is_the_median_of_what_was_observed() -> None:
+def test_scale_is_the_median_of_observed_entries() -> None:
     y = torch.tensor([1.0, -2.0, 3.0, 100.0, 200.0])
     assert scale(Problem("a", y)) == 3.0
     assert scale(Problem("a", y, mask=torch.tensor([True, True, False, False, True]))) == 2.0
@@ -91,7 +91,7 @@ def test_range_enters_the_scores_of_images() -> None:
     assert scores["corruption_density"] == 0.0  # 0.5 is below a tenth of the range
 
 
-def test_three_dimensions_without_a_range_are_no_image() -> None:
+def test_three_dimensions_without_a_range_are_not_an_image() -> None:
     problems = ProblemBatch([image_problem(0, data_range=None)])
     (scores,) = Scorer(problems).final(truths(problems), true_corruptions(problems), torch.zeros(1))
     assert {"psnr", "ssim", "input_psnr", "rank"}.isdisjoint(scores)
@@ -135,7 +135,7 @@ def test_rank_counts_directions_above_the_tolerance() -> None:
     assert scores["rank"] == 2
 
 
-def test_density_counts_by_the_scale_of_each_problem() -> None:
+def test_density_uses_the_scale_of_each_problem() -> None:
     problems = ProblemBatch([Problem("small", torch.ones(4)), Problem("large", torch.full((4,), 100.0))])
     s = torch.tensor([1.2, 0.8, -1.2, 0.0]).expand(2, 4) * DENSITY_THRESHOLD
     small, large = Scorer(problems).curves(torch.zeros(2, 4), s, torch.zeros(2))
@@ -143,7 +143,7 @@ def test_density_counts_by_the_scale_of_each_problem() -> None:
     assert large["corruption_density"] == 0.0
 
 
-def test_density_counts_observed_entries_alone() -> None:
+def test_density_counts_observed_entries_only() -> None:
     mask = torch.tensor([True, True, False, False])
     true = torch.tensor([3.0, 0.0, 0.0, 0.0])
     problems = ProblemBatch(
@@ -160,7 +160,7 @@ def test_density_counts_observed_entries_alone() -> None:
 # --------------------------------------------------------------------------------------------------- what is not known
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_unknown_scores_are_omitted() -> None:
     known, unknown = image_problem(0), image_problem(1, truth=None, true_corruption=None)
     for problems in ([known, unknown], [unknown, known]):
         batch = ProblemBatch(problems)
@@ -173,7 +173,7 @@ def test_what_is_not_known_is_left_out() -> None:
         assert by_name["image-0"] == pytest.approx(alone)
 
 
-def test_scores_that_are_not_defined_are_left_out() -> None:
+def test_undefined_scores_are_omitted() -> None:
     problems = ProblemBatch([matrix_problem(0), Problem("zero", draw(1, (6, 6)), truth=torch.zeros(6, 6))])
     X = torch.stack([torch.full((6, 6), torch.nan), torch.ones(6, 6)])
     first, second = Scorer(problems).final(X, torch.zeros(2, 6, 6), torch.tensor([torch.nan, 1.0]))
@@ -190,7 +190,7 @@ def test_images_too_small_for_a_window_have_no_ssim() -> None:
     assert scores["psnr"] == pytest.approx(20.0, abs=1e-4)
 
 
-def test_input_psnr_needs_observations_of_the_signals_shape() -> None:
+def test_input_psnr_requires_observations_of_the_signal_shape() -> None:
     truth = torch.rand(1, 12, 12, generator=torch.Generator().manual_seed(0))
     problems = ProblemBatch([Problem("measured", torch.ones(7), truth=truth, data_range=1.0)])
     (scores,) = Scorer(problems).final(truth[None] + 0.1, torch.zeros(1, 7), torch.zeros(1))

@@ -25,12 +25,12 @@ def test_curves_of_all_batches_in_their_order(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").read_text() == HEADER + "".join(rows)
 
 
-def test_without_curves_there_is_a_header(tmp_path: Path) -> None:
+def test_table_without_curves_has_a_header(tmp_path: Path) -> None:
     merge_curves(tmp_path)
     assert (tmp_path / "metrics.csv").read_text() == HEADER
 
 
-def test_what_comes_while_a_table_is_built_is_in_it(tmp_path: Path) -> None:
+def test_rows_added_while_building_a_table_are_included(tmp_path: Path) -> None:
     """As when another process finishes between reading and writing."""
     (tmp_path / "1.json").write_text("one")
     built = []
@@ -44,7 +44,7 @@ def test_what_comes_while_a_table_is_built_is_in_it(tmp_path: Path) -> None:
     assert built == [["1.json"], ["1.json", "2.json"]]
 
 
-def test_a_file_that_changes_all_the_time_is_given_up(tmp_path: Path) -> None:
+def test_constantly_changing_file_is_given_up(tmp_path: Path) -> None:
     file, builds = tmp_path / "a", []
 
     def build() -> None:
@@ -67,7 +67,7 @@ def curves(tmp_path, lines: int = 5):
     return path, text
 
 
-def test_every_flipped_bit_of_curves_is_noticed(tmp_path):
+def test_every_flipped_bit_of_curves_is_detected(tmp_path):
     path, text = curves(tmp_path)
     whole = path.read_bytes()
     for k in range(8 * (len(whole) - 1)):  # without the last end of a line: that line counts as unfinished
@@ -79,7 +79,7 @@ def test_every_flipped_bit_of_curves_is_noticed(tmp_path):
         assert set(found.text.splitlines()) <= set(text.splitlines())
 
 
-def test_a_line_that_is_missing_is_noticed(tmp_path):
+def test_missing_line_is_detected(tmp_path):
     path, _ = curves(tmp_path)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:2] + lines[3:]))

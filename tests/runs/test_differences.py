@@ -35,5 +35,5 @@ def test_a_difference_names_the_setting_and_both_values(given: dict, text: str) 
     assert found[0].key == text.partition(":")[0]
 
 
-def test_equal_settings_have_none() -> None:
+def test_equal_settings_have_no_differences() -> None:
     assert not list(differences(SAVED, {**SAVED, "added": None}, "m"))

@@ -39,7 +39,7 @@ def of_data(**arguments: object) -> dict:
         {"trainer": {"max_steps": 5000}},
     ],
 )
-def test_settings_that_do_not_concern_all_problems_have_no_part(sections: dict) -> None:
+def test_other_settings_do_not_change_the_digest(sections: dict) -> None:
     assert digest(**sections) == digest()
 
 
@@ -55,11 +55,11 @@ def test_settings_that_do_not_concern_all_problems_have_no_part(sections: dict) 
         {"early_stop": {"variance": "windowed"}},
     ],
 )
-def test_settings_that_concern_all_problems_are_told_apart(sections: dict) -> None:
+def test_common_settings_change_the_digest(sections: dict) -> None:
     assert digest(**sections) != digest()
 
 
-def test_a_problem_is_told_by_its_data() -> None:
+def test_data_identify_a_problem() -> None:
     y = torch.arange(1.0, 5.0).view(2, 2)
     problem, way = Problem("a", y), GaussianMeasurements(4)
     measured = Problem("a", torch.ones(4), sensing=way, signal_shape=(2, 2))
@@ -82,7 +82,7 @@ def test_a_problem_is_told_by_its_data() -> None:
     assert problem_digest(same) == problem_digest(problem)
 
 
-def test_tiles_are_a_part_of_their_own() -> None:
+def test_tiles_have_a_separate_digest() -> None:
     image = Problem("a", torch.rand(1, 20, 20), data_range=1.0)
     digests = [problem_digest(image, cut(image, *tiles)) for tiles in ((8, 0), (8, 4), (16, 0), (32, 0))]
     assert len(set(digests)) == 4
@@ -90,7 +90,7 @@ def test_tiles_are_a_part_of_their_own() -> None:
     assert digests[3] == problem_digest(image)  # not cut
 
 
-def test_rates_are_those_of_the_parts_of_a_problem() -> None:
+def test_rates_belong_to_the_parts_of_a_problem() -> None:
     config = {"model": {"tau": [1.0, 2.0, 2.0, 3.0], "alpha": None}}
     assert given_rates(config, [1, 2, 1]) == [{"tau": tau, "alpha": None} for tau in (1.0, 2.0, 3.0)]
     assert given_rates(config, [2, 2])[0]["tau"] == [1.0, 2.0]

@@ -50,7 +50,7 @@ def changed(section: str, key: str, value: object) -> str:
         ("ckpt_path", "", "last"),
     ],
 )
-def test_a_run_is_the_same_where_results_are(section: str, key: str, value: object) -> None:
+def test_fingerprint_ignores_irrelevant_settings(section: str, key: str, value: object) -> None:
     assert fingerprint(changed(section, key, value), [problem()]) == fingerprint(CONFIG, [problem()])
 
 
@@ -67,25 +67,25 @@ def test_a_run_is_the_same_where_results_are(section: str, key: str, value: obje
         ("early_stop", "variance", "windowed"),
     ],
 )
-def test_a_run_is_another_where_settings_are(section: str, key: str, value: object) -> None:
+def test_fingerprint_changes_with_settings(section: str, key: str, value: object) -> None:
     assert fingerprint(changed(section, key, value), [problem()]) != fingerprint(CONFIG, [problem()])
 
 
-def test_a_run_is_another_where_data_are() -> None:
+def test_fingerprint_changes_with_data() -> None:
     digest = fingerprint(CONFIG, [problem()])
     assert digest == fingerprint(CONFIG, [problem()])
     others = [[problem("b")], [problem(value=2.0)], [problem(), problem("b")], []]
     assert len({digest, *(fingerprint(CONFIG, other) for other in others)}) == 5
 
 
-def test_a_run_is_another_where_other_entries_are_missing() -> None:
+def test_fingerprint_changes_with_the_mask() -> None:
     y = torch.eye(2)  # a missing entry is stored as 0
     whole, missing = Problem("a", y), Problem("a", y, mask=torch.eye(2, dtype=torch.bool))
     assert fingerprint(CONFIG, [whole]) != fingerprint(CONFIG, [missing])
     assert fingerprint(CONFIG, [whole]) != fingerprint(CONFIG, [Problem("a", y.view(4, 1))])
 
 
-def test_a_run_is_another_where_it_was_measured_otherwise() -> None:
+def test_fingerprint_changes_with_sensing() -> None:
     def digest(seed: int = 0, **options) -> str:
         return fingerprint(CONFIG, [Problem("a", torch.ones(4), seed=seed, **options)])
 
@@ -96,16 +96,16 @@ def test_a_run_is_another_where_it_was_measured_otherwise() -> None:
     assert digest(sensing=GaussianMeasurements(4), signal_shape=(2, 2)) == digests[0]
 
 
-def test_a_run_is_another_where_a_problem_has_another_ratio() -> None:
+def test_fingerprint_changes_with_the_ratio() -> None:
     assert len({fingerprint(CONFIG, [Problem("a", torch.ones(4), alpha=a)]) for a in (None, 1.0, 2.0)}) == 3
 
 
-def test_a_run_is_the_same_where_its_files_were_moved() -> None:
+def test_fingerprint_ignores_file_paths() -> None:
     here, there = (changed("data", "init_args", {"files": [f"{place}/a.npy"]}) for place in ("here", "there"))
     assert fingerprint(here, [problem()]) == fingerprint(there, [problem()])
 
 
-def test_the_order_of_settings_does_not_matter() -> None:
+def test_fingerprint_ignores_the_order_of_settings() -> None:
     backwards = yaml.safe_dump(dict(reversed(yaml.safe_load(CONFIG).items())), sort_keys=False)
     assert fingerprint(backwards, [problem()]) == fingerprint(CONFIG, [problem()])
 
@@ -115,18 +115,18 @@ def of_noise(class_path: str) -> str:
     return fingerprint(changed("data", "init_args", {"n": 12, "noise": [noise]}), [problem()])
 
 
-def test_classes_of_this_package_may_move() -> None:
+def test_fingerprint_ignores_modules_of_package_classes() -> None:
     names = ["SaltAndPepper", "dop_lightning.problems.noise.SaltAndPepper", "dop_lightning.noise.SaltAndPepper"]
     assert len({of_noise(name) for name in names}) == 1
     assert of_noise("dop_lightning.noise.GaussianNoise") != of_noise("dop_lightning.noise.SaltAndPepper")
 
 
-def test_classes_of_users_are_told_apart_by_their_modules() -> None:
+def test_fingerprint_includes_modules_of_custom_classes() -> None:
     names = ["mypackage.Noise", "other.Noise", "Noise", "dop_lightning_extras.Noise", "my.dop_lightning.Noise"]
     assert len({of_noise(name) for name in names}) == len(names)
 
 
-def test_functions_of_this_package_may_move() -> None:
+def test_fingerprint_ignores_modules_of_package_functions() -> None:
     digests = {
         fingerprint(changed("model", "operator", path), [problem()])
         for path in ("dop_lightning.model.operators.operator_of", "dop_lightning.operators.operator_of")
@@ -135,7 +135,7 @@ def test_functions_of_this_package_may_move() -> None:
 
 
 @pytest.mark.parametrize("name", ["SaltAndPepper", "dop_lightning.problems.noise.SaltAndPepper"])
-def test_a_class_is_the_same_as_jsonargparse_writes_it(name: str) -> None:
+def test_fingerprint_equals_for_jsonargparse_class_notation(name: str) -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--noise", type=Noise)
     written = yaml.safe_load(parser.dump(parser.parse_args(["--noise", name, "--noise.ratio", "0.3"])))["noise"]

@@ -32,7 +32,7 @@ def test_all_files_are_read(run: RunFolder) -> None:
     assert list(run.metrics())[2:] == [("a", 20, "psnr", 12.0), ("a", 40, "psnr", 20.5)]
 
 
-def test_of_a_folder_without_a_run(tmp_path: Path) -> None:
+def test_folder_without_a_run(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "none")
     assert (run.has_run, run.config_text(), run.results()) == (False, None, [])
     assert (planned_batches(run.path), saved_settings(run.path, "model")) == (None, {})
@@ -73,7 +73,7 @@ def test_results_of_an_earlier_version_are_read(run: RunFolder) -> None:
     assert [result["problem"] for result in run.results()] == ["a"]
 
 
-def test_nothing_of_a_later_version_is_read(run: RunFolder) -> None:
+def test_later_versions_are_not_read(run: RunFolder) -> None:
     run.manifest_path.write_text('{"version": 99}')
     for read in (run.manifest, run.results, run.check_resumable):
         with pytest.raises(ValueError, match="run: was written by a later version of dop_lightning"):
@@ -81,7 +81,7 @@ def test_nothing_of_a_later_version_is_read(run: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("text", ["model: [", "model: 1", "data: {}", ""])
-def test_settings_that_cannot_be_read_are_none(text: str, run: RunFolder) -> None:
+def test_unreadable_settings_are_none(text: str, run: RunFolder) -> None:
     assert saved_settings(run.path, "model") == {"tau": 1.0}
     run.config_path.write_text(text)
     assert saved_settings(run.path, "model") == {}

@@ -41,25 +41,25 @@ def test_problems_keep_their_names_in_any_order(tmp_path: Path) -> None:
     assert known.batches == [["old", "b-seed0"]]
 
 
-def test_problems_of_one_name_are_told_apart_by_their_data(tmp_path: Path) -> None:
+def test_problems_with_equal_names_are_distinguished_by_data(tmp_path: Path) -> None:
     folder = write(tmp_path, replace(problem("a", value=1), name="a"), replace(problem("a", value=2), name="a-2"))
     assert names(folder, problem("a", value=3), problem("a", value=2), problem("a", value=1)) == [None, "a-2", "a"]
 
 
-def test_copies_are_as_many_problems(tmp_path: Path) -> None:
+def test_copies_are_separate_problems(tmp_path: Path) -> None:
     folder = write(tmp_path, replace(problem("a"), name="a"), replace(problem("a"), name="a-2"))
     assert names(folder, problem("a"), problem("a"), problem("a")) == ["a", "a-2", None]
     with pytest.raises(ValueError, match="holds problems that are not given: a-2; specify them as well"):
         names(folder, problem("a"))
 
 
-def test_a_problem_whose_data_have_changed_is_named(tmp_path: Path) -> None:
+def test_problem_with_changed_data_is_reported(tmp_path: Path) -> None:
     folder = write(tmp_path, problem("a"), problem("b"))
     with pytest.raises(ValueError, match=r"the data of b-seed0 have changed since the run was started; restore them"):
         names(folder, problem("a"), problem("c"), problem("b", value=2))
 
 
-def test_rates_are_compared_problem_by_problem(tmp_path: Path) -> None:
+def test_rates_are_compared_per_problem(tmp_path: Path) -> None:
     folder = write(tmp_path, problem("a"), problem("b"), alpha=[1.0, 2.0])
     asked = [problem("c"), problem("b"), problem("a")]
     recognize(folder, request(*asked, alpha=[7.0, 2.0, 1.0]))
@@ -79,14 +79,14 @@ def test_rates_are_compared_problem_by_problem(tmp_path: Path) -> None:
     assert recorded_rates(tmp_path / "none", asked) == [{}, {}, {}]
 
 
-def test_one_rate_of_all_is_told_once(tmp_path: Path) -> None:
+def test_common_rate_is_reported_once(tmp_path: Path) -> None:
     folder = write(tmp_path, problem("a"), problem("b"), alpha=3.0)
     with pytest.raises(ValueError, match=r"holds another run \(model.alpha: 3.0 in the run, 5.0 given\); choose"):
         recognize(folder, request(problem("a"), problem("b"), alpha=5.0))
     recognize(folder, request(problem("a"), problem("b"), problem("c"), alpha=[3.0, 3.0, 5.0]))
 
 
-def test_other_settings_than_those_of_a_damaged_config_are_refused(tmp_path: Path) -> None:
+def test_other_settings_are_refused_if_the_config_is_damaged(tmp_path: Path) -> None:
     folder = write(tmp_path, problem("a"))
     for path in (folder.config_path, copy_of(folder.config_path)):
         content = bytearray(path.read_bytes())

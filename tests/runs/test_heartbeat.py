@@ -27,7 +27,7 @@ def beat(rank: int = 0, **values: object) -> Heartbeat:
     return Heartbeat(rank, **{**own, **values})  # type: ignore[arg-type]
 
 
-def test_signs_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_heartbeats_are_read_as_written(tmp_path: Path) -> None:
     signs = [beat(), beat(1, at_work={"a": 3, "ü": 4}, batches=[2], iteration=3, maximum=9, rate=0.5, log="/x/y")]
     for sign in reversed(signs):
         write_heartbeat(tmp_path, sign)
@@ -42,7 +42,7 @@ def test_signs_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read_heartbeats(tmp_path / "none") == []
 
 
-def test_a_process_of_this_machine_is_told_by_its_number(tmp_path: Path) -> None:
+def test_local_process_is_identified_by_pid(tmp_path: Path) -> None:
     assert beat().life(tmp_path) == "running"
     assert beat(end="finished").life(tmp_path) == "ended"
     assert beat(started=start_time(os.getpid()) - 100).life(tmp_path) == "killed"  # the number is used again
@@ -58,7 +58,7 @@ def test_a_process_of_this_machine_is_told_by_its_number(tmp_path: Path) -> None
         start_time(process.pid)
 
 
-def test_a_process_of_another_machine_is_told_by_its_signs(tmp_path: Path) -> None:
+def test_remote_process_is_identified_by_heartbeats(tmp_path: Path) -> None:
     sign = beat(host="elsewhere", batches=[1])
     assert sign.life(tmp_path, 1000 + MAX_SILENCE) == "running"
     assert sign.life(tmp_path, 1001 + MAX_SILENCE) == "lost"
@@ -66,7 +66,7 @@ def test_a_process_of_another_machine_is_told_by_its_signs(tmp_path: Path) -> No
     assert replace(sign, end="failed").life(tmp_path, 1001 + MAX_SILENCE) == "ended"
 
 
-def test_a_process_of_another_machine_is_told_by_its_lock(tmp_path: Path) -> None:
+def test_remote_process_is_identified_by_its_lock(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     sign, long_after = beat(host="elsewhere", batches=[1]), 1000 + 100 * MAX_SILENCE
     process = other(tmp_path / LOCK, 1)
@@ -92,5 +92,5 @@ def test_a_process_of_another_machine_is_told_by_its_lock(tmp_path: Path) -> Non
         ({"deadline": 990.0}, 0),
     ],
 )
-def test_the_time_left_follows_the_rate_or_the_limit(values: dict, left: float | None) -> None:
+def test_remaining_time_follows_the_rate_or_the_limit(values: dict, left: float | None) -> None:
     assert beat(**values).seconds_left == left

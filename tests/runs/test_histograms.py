@@ -16,7 +16,7 @@ def test_counts_absolute_values_in_equal_bins() -> None:
     assert histogram.true is None
 
 
-def test_of_zeros_alone() -> None:
+def test_histogram_of_zeros() -> None:
     histogram = corruption_histogram(np.zeros(5), np.zeros(5))
     assert histogram.edges[-1] == 1.0
     assert histogram.found == histogram.true == [5] + [0] * (BINS - 1)

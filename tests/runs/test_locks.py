@@ -25,7 +25,7 @@ def other(path: Path, *numbers: int) -> subprocess.Popen:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def test_a_number_has_one_process_until_that_ends(tmp_path: Path) -> None:
+def test_lock_is_held_by_one_process_until_it_ends(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "lock"
     claims = Claims(path)
     process = other(path, 1, 2)
@@ -43,7 +43,7 @@ def test_a_number_has_one_process_until_that_ends(tmp_path: Path) -> None:
         claims.release()
 
 
-def test_what_is_released_is_free(tmp_path: Path) -> None:
+def test_released_locks_are_free(tmp_path: Path) -> None:
     claims = Claims(tmp_path / "lock")
     assert claims.take([5]) == []
     claims.release()
@@ -53,7 +53,7 @@ def test_what_is_released_is_free(tmp_path: Path) -> None:
     assert out == "[]\n"
 
 
-def test_a_look_holds_nothing(tmp_path: Path) -> None:
+def test_querying_does_not_acquire(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     assert is_held(path, 1) is False
     assert is_held(path) is False
@@ -75,13 +75,13 @@ def test_a_look_holds_nothing(tmp_path: Path) -> None:
     assert is_held(path, 1) is False
 
 
-def test_where_there_are_no_locks_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_locks_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lock").touch()
     monkeypatch.setattr("dop_lightning.runs.locks.sys.platform", "plan9")
     assert is_held(tmp_path / "lock", 1) is None
 
 
-def test_numbers_are_taken_again_if_the_file_is_removed(tmp_path: Path) -> None:
+def test_locks_are_acquired_again_if_the_file_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     claims = Claims(path)
     assert claims.take([1, 2]) == []

@@ -43,7 +43,7 @@ def test_a_folder_is_free_until_a_run_is_written_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [3, None])
-def test_the_threads_of_a_run_are_known_when_it_is_started_again(threads: int | None, tmp_path: Path) -> None:
+def test_threads_of_a_run_are_recorded(threads: int | None, tmp_path: Path) -> None:
     write_manifest(tmp_path, request(), CONFIG, threads=threads)
     known = claim(tmp_path, request())
     assert known is not None
@@ -89,7 +89,7 @@ def test_a_run_of_another_version_is_not_resumed(version: int | None, text: str,
         assert str(error.value).startswith(f"{tmp_path}: {text}")
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_file_is_not_a_folder(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     with pytest.raises(ValueError, match="file: the folder of a run must be a folder, got a file"):
@@ -104,7 +104,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
         claim(tmp_path / "run", request())
 
 
-def test_a_start_that_was_cut_off_can_be_repeated(tmp_path: Path) -> None:
+def test_interrupted_start_can_be_repeated(tmp_path: Path) -> None:
     write_manifest(tmp_path, request(), CONFIG)
     (tmp_path / "config.yaml").unlink()
     assert claim(tmp_path, request())
@@ -113,7 +113,7 @@ def test_a_start_that_was_cut_off_can_be_repeated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("renames", range(5))
-def test_a_start_that_is_killed_between_two_renames_leaves_its_settings(
+def test_start_killed_between_two_renames_keeps_its_settings(
     renames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace, done = Path.replace, []
@@ -190,7 +190,7 @@ def test_a_damaged_file_is_read_from_its_copy_and_repaired(name: str, cut: bool,
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "config.yaml"])
-def test_a_damaged_copy_does_no_harm(name: str, tmp_path: Path, capsys) -> None:
+def test_damaged_copy_is_ignored(name: str, tmp_path: Path, capsys) -> None:
     write_manifest(tmp_path, request(), CONFIG, batches=[["a"]])
     flip(copy_of(tmp_path / name))
     assert RunFolder(tmp_path).manifest().batches == [["a"]]
@@ -201,7 +201,7 @@ def test_a_damaged_copy_does_no_harm(name: str, tmp_path: Path, capsys) -> None:
         (RunFolder(tmp_path).manifest(), RunFolder(tmp_path).config_text())
 
 
-def test_a_damaged_manifest_of_a_start_killed_before_its_copy_can_be_removed(tmp_path: Path) -> None:
+def test_damaged_manifest_without_copy_can_be_removed(tmp_path: Path) -> None:
     write_manifest(tmp_path, request(), CONFIG)
     (tmp_path / "config.yaml").unlink()
     copy_of(tmp_path / "manifest.json").unlink()
@@ -213,7 +213,7 @@ def test_a_damaged_manifest_of_a_start_killed_before_its_copy_can_be_removed(tmp
     assert claim(tmp_path, request()) is None
 
 
-def test_a_damaged_or_edited_config_is_no_config_of_a_start(tmp_path: Path) -> None:
+def test_damaged_or_edited_config_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path, request(), CONFIG)
     path = tmp_path / "config.yaml"
     require_unchanged(path)
@@ -228,14 +228,14 @@ def test_a_damaged_or_edited_config_is_no_config_of_a_start(tmp_path: Path) -> N
     require_unchanged(path)
 
 
-def test_a_manifest_that_is_missing_is_named_with_its_copy(tmp_path: Path) -> None:
+def test_missing_manifest_is_reported_with_its_copy(tmp_path: Path) -> None:
     write_manifest(tmp_path, request(), CONFIG)
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(ValueError, match=r"manifest\.json: missing; restore it from .*/checkpoints/manifest\.json"):
         claim(tmp_path, request())
 
 
-def test_a_manifest_that_is_missing_while_its_run_is_at_work_is_not_yet_named(tmp_path: Path) -> None:
+def test_missing_manifest_of_a_running_run_is_not_reported(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     write_manifest(tmp_path, request(), CONFIG)
     (tmp_path / "manifest.json").unlink()

@@ -60,7 +60,7 @@ def test_columns_of_the_table(tmp_path: Path) -> None:
     assert header == ["problem", "image", "ratio", "per", *BEFORE, *AFTER, "rank"]
 
 
-def test_what_is_not_known_is_empty(tmp_path: Path) -> None:
+def test_unknown_values_are_empty(tmp_path: Path) -> None:
     write(tmp_path, "dip", {"image": "camera"}, loss=0.25)
     write(tmp_path, "dop", {"ratio": 0.5, "kept": True}, loss=float("inf"), psnr=float("nan"), rank=5.0)
     write_table(tmp_path)
@@ -105,7 +105,7 @@ def test_brief_results_give_the_same_table(tmp_path: Path) -> None:
     assert read_results(tmp_path / "none") == []
 
 
-def test_results_of_problems_that_are_not_of_the_run_are_left_out(tmp_path: Path) -> None:
+def test_results_of_problems_outside_the_run_are_omitted(tmp_path: Path) -> None:
     for name in ("a", "stranger"):
         write(tmp_path, name, {})
     manifest(tmp_path, "a")
@@ -154,7 +154,7 @@ def test_a_short_table(tmp_path: Path) -> None:
     )
 
 
-def test_a_short_table_of_nothing() -> None:
+def test_short_table_without_rows() -> None:
     assert render_table([], SUMMARY) == ""
 
 
@@ -174,7 +174,7 @@ def test_custom_scores_follow_the_built_in_ones(tmp_path: Path) -> None:
     assert [line.split()[4:] for line in text] == [["PSNR", "lpips", "contrast"], ["20.00", "0.25"], [], ["0.125", "3"]]
 
 
-def test_the_direction_of_custom_scores_is_no_score(tmp_path: Path) -> None:
+def test_direction_of_custom_scores_is_not_a_score(tmp_path: Path) -> None:
     y = torch.zeros(2, 2)
     outcome = Outcome(Problem("a", y), "done", 150, 1.0, 2e-3, 7.0, y, y, {"loss": 1.0, "lpips": 0.25})
     write_result(tmp_path / "a", outcome, {}, {}, {"lpips": False})

@@ -46,7 +46,7 @@ def test_a_run_that_has_ended(tmp_path: Path) -> None:
     assert not is_running(run)
 
 
-def test_a_run_at_work(tmp_path: Path) -> None:
+def test_running_run(tmp_path: Path) -> None:
     """``a`` was done with fewer iterations in an earlier start; ``b`` has converged."""
     run = write(tmp_path / "run", a="done", b="stable", c=None, d=None, e="interrupted")
     sign(run, at_work={"a": 350, "c": 350}, iteration=350, maximum=1000, rate=10.0, log=str(run / "log.txt"))
@@ -67,7 +67,7 @@ def test_a_run_at_work(tmp_path: Path) -> None:
     assert is_running(run)
 
 
-def test_a_process_that_hangs_is_at_work_and_told(tmp_path: Path) -> None:
+def test_hanging_process_is_running_and_reported(tmp_path: Path) -> None:
     run = write(tmp_path / "run", a=None)
     sign(run, at_work={"a": 350}, time=NOW - MAX_SILENCE - 1)
     found = status(run)
@@ -78,7 +78,7 @@ def test_a_process_that_hangs_is_at_work_and_told(tmp_path: Path) -> None:
     assert status(run).reason == ""
 
 
-def test_a_run_that_begins(tmp_path: Path) -> None:
+def test_starting_run(tmp_path: Path) -> None:
     run = write(tmp_path / "run", a=None)
     assert (status(run).status, problems(run)) == ("waiting", {"a": ("waiting", None)})
     sign(run)
@@ -137,7 +137,7 @@ def test_an_image_in_tiles_is_one_problem(tmp_path: Path) -> None:
     assert problems(run) == {"photo": ("running", 10)}
 
 
-def test_runs_without_signs_are_told_by_their_results(tmp_path: Path) -> None:
+def test_runs_without_heartbeats_use_their_results(tmp_path: Path) -> None:
     """Those of earlier versions."""
     run = write(tmp_path / "run", a="done", b="interrupted", c=None)
     assert status(run).status == "interrupted"

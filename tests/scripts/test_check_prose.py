@@ -103,7 +103,7 @@ def test_names_are_reported(script: ModuleType, before: str, after: str) -> None
     assert script.findings(f"def {after}(x):\n    pass\n", ".py") == []
 
 
-def test_the_line_is_that_of_the_passage(script: ModuleType) -> None:
+def test_line_number_is_that_of_the_passage(script: ModuleType) -> None:
     text = "# Title\n\n```sh\nwhat goes on\n```\n\nA paragraph\nthat goes on\nhere.\n\n- one\n- it goes\n  on\n"
     assert [finding.partition(":")[0] for finding in script.findings(text)] == ["7", "12"]
 
@@ -138,7 +138,7 @@ def test_examples_and_code_in_docstrings_are_skipped(script: ModuleType) -> None
     assert len(script.findings(code, ".py", docstrings=True)) == 0
 
 
-def test_the_status_tells_a_finding_apart(script: ModuleType, tmp_path: Path, capsys) -> None:
+def test_exit_status_reports_findings(script: ModuleType, tmp_path: Path, capsys) -> None:
     page = tmp_path / "page.md"
     page.write_text("The run resumes.\n", encoding="utf-8")
     assert script.main([str(page)]) == 0

@@ -13,7 +13,7 @@ SCRIPT = "compare_astroscrappy"
 
 
 @pytest.mark.slow
-def test_all_rays_of_the_crops_are_found_and_nothing_else(script: ModuleType) -> None:
+def test_exactly_the_rays_of_the_crops_are_found(script: ModuleType) -> None:
     frame, hit, _ = script.make_frame()
     for top, left in script.crops(hit, 128, 3):
         place = np.s_[top : top + 128, left : left + 128]

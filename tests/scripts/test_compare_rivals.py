@@ -49,7 +49,7 @@ def test_all_rivals_are_compared_and_finished_rows_are_kept(run, script, tmp_pat
     assert said.endswith("estimated time left: 0 minutes\n")
 
 
-def test_a_row_of_other_settings_or_a_damaged_one_is_measured_again(run, tmp_path: Path) -> None:
+def test_rows_with_other_settings_or_damage_are_measured_again(run, tmp_path: Path) -> None:
     asked = ["--subset", "--cases", "natural", "--photographs", "coffee", "--methods", "namf", "dip-l1", *SMALL]
     run(*asked)
     (tmp_path / "rows" / "natural-coffee-50-24--namf.json").write_text("{", encoding="utf-8")

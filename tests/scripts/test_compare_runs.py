@@ -34,7 +34,7 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
     return old, new
 
 
-def test_equal_folders_are_equal_whatever_the_seconds(script: ModuleType, runs: tuple[Path, Path]) -> None:
+def test_equal_folders_may_differ_in_seconds(script: ModuleType, runs: tuple[Path, Path]) -> None:
     assert script.compare_folders(*runs) == []
 
 

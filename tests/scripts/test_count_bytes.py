@@ -10,13 +10,13 @@ from torch.nn import functional as F
 SCRIPT = "count_bytes"
 
 
-def test_bars_are_kept(script: ModuleType) -> None:
+def test_limits_are_respected(script: ModuleType) -> None:
     for (case, variant), bar in script.BARS.items():
         preset, side, width = case.split(":")
         assert script.count(preset, int(side), int(width), variant).failures(bar) == [], (case, variant)
 
 
-def test_what_was_mended_is_counted(script: ModuleType) -> None:
+def test_earlier_defects_are_counted(script: ModuleType) -> None:
     """A regression changes every number."""
     before, after = (script.count("best", 512, 128, variant) for variant in ("as it was", "plain"))
     assert before.traffic.total / 1e9 == pytest.approx(13.4, abs=0.2)

@@ -87,7 +87,7 @@ def stocked(server: Server) -> Server:
     return server
 
 
-def test_all_four_arrive_once(fetch, stocked: Server, tmp_path: Path) -> None:
+def test_all_four_images_are_downloaded_once(fetch, stocked: Server, tmp_path: Path) -> None:
     status, out, errors = fetch()
     assert (status, errors) == (0, [])
     for name, body in GOOD.items():
@@ -118,7 +118,7 @@ def test_they_are_the_images_of_the_configs(script) -> None:
         ((200, picture(512, 512, "L"), None), "must be 512×512 RGB, got 512×512 L", 1),
     ],
 )
-def test_a_bad_answer_is_one_line_and_leaves_no_file(
+def test_bad_response_is_one_line_and_leaves_no_file(
     answer: tuple[int, bytes, int | None], problem: str, times: int, fetch, server: Server, tmp_path: Path
 ) -> None:
     for name, body in GOOD.items():
@@ -132,7 +132,7 @@ def test_a_bad_answer_is_one_line_and_leaves_no_file(
     assert sorted(path.name for path in (tmp_path / "images").iterdir()) == sorted(NAMES[1:])
 
 
-def test_a_server_that_is_busy_is_asked_again(fetch, server: Server, stocked: Server) -> None:
+def test_busy_server_is_retried(fetch, server: Server, stocked: Server) -> None:
     server.answers["/F16.png"].insert(0, (503, b"", None))
     server.answers["/Peppers.png"].insert(0, (200, b"half", 100))
     status, _, errors = fetch()
@@ -140,20 +140,20 @@ def test_a_server_that_is_busy_is_asked_again(fetch, server: Server, stocked: Se
     assert [server.asked.count(f"/{name}") for name in NAMES] == [2, 2, 1, 1]
 
 
-def test_no_server_is_one_line_an_image(fetch) -> None:
+def test_unreachable_server_is_one_line_per_image(fetch) -> None:
     status, _, errors = fetch("--base-url", "http://127.0.0.1:9", "--retries", "1")
     assert status == 1
     assert len(errors) == 4
     assert all("no response (" in error and "after 2 attempts" in error for error in errors)
 
 
-def test_what_is_no_address_is_said(fetch) -> None:
+def test_invalid_address_is_reported(fetch) -> None:
     status, _, errors = fetch("--base-url", "somewhere", "--retries", "0")
     assert status == 1
     assert all("invalid address" in error for error in errors)
 
 
-def test_a_damaged_file_is_fetched_anew(fetch, stocked: Server, tmp_path: Path) -> None:
+def test_damaged_file_is_downloaded_again(fetch, stocked: Server, tmp_path: Path) -> None:
     path = tmp_path / "images" / "Baboon.png"
     path.parent.mkdir()
     path.write_bytes(GOOD["Baboon.png"][:100])
@@ -164,7 +164,7 @@ def test_a_damaged_file_is_fetched_anew(fetch, stocked: Server, tmp_path: Path) 
     assert path.read_bytes() == GOOD["Baboon.png"]
 
 
-def test_the_next_source_is_taken_where_one_fails(fetch, script, server: Server, tmp_path: Path, monkeypatch) -> None:
+def test_next_source_is_used_if_one_fails(fetch, script, server: Server, tmp_path: Path, monkeypatch) -> None:
     server.put("first/F16.png", b"", 404)
     server.put("second/4.2.05.tiff", picture(512, 512, kind="TIFF"))
     sources = {"F16.png": (f"{server.url}/first/F16.png", f"{server.url}/second/4.2.05.tiff")}
@@ -176,7 +176,7 @@ def test_the_next_source_is_taken_where_one_fails(fetch, script, server: Server,
         assert (image.format, image.size, image.mode) == ("PNG", (512, 512), "RGB")
 
 
-def test_checksums_that_are_trusted_decide(fetch, stocked: Server, tmp_path: Path) -> None:
+def test_trusted_checksums_decide(fetch, stocked: Server, tmp_path: Path) -> None:
     trusted = tmp_path / "sums"
     right = hashlib.sha256(GOOD["F16.png"]).hexdigest()
     trusted.write_text(f"# mine\n{right.upper()}  F16.png\n{'0' * 64} *Peppers.png\n")
@@ -199,7 +199,7 @@ def test_a_bad_list_of_checksums_is_refused(text: str, fetch, stocked: Server, t
     assert stocked.asked == []
 
 
-def test_a_missing_list_and_a_file_in_the_way_are_one_line(fetch, stocked: Server, tmp_path: Path) -> None:
+def test_missing_list_and_existing_file_are_one_line(fetch, stocked: Server, tmp_path: Path) -> None:
     assert fetch("--checksums", str(tmp_path / "none"))[0] == 1
     (tmp_path / "images").write_text("in the way")
     status, _, errors = fetch()

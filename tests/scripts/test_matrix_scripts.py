@@ -20,7 +20,7 @@ def tables() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def race() -> Iterator[ModuleType]:
-    with imported_script("race_robust_pca") as module:
+    with imported_script("compare_pca_solvers") as module:
         yield module
 
 

@@ -39,7 +39,7 @@ def measure(script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     return run
 
 
-def test_it_goes_on_where_it_was(measure: Measure, tmp_path: Path) -> None:
+def test_measurement_resumes(measure: Measure, tmp_path: Path) -> None:
     out = tmp_path / "calibration.csv"
     case = ["--out", str(out), "--size", "16", "--levels", "0.3", "--noise", "salt-and-pepper"]
     measure(*case, "--images", "coffee")
@@ -53,7 +53,7 @@ def test_it_goes_on_where_it_was(measure: Measure, tmp_path: Path) -> None:
     assert measure("--out", str(out), "--table") == said
 
 
-def test_the_scores_are_those_of_their_definitions(script: ModuleType) -> None:
+def test_scores_follow_their_definitions(script: ModuleType) -> None:
     p = torch.tensor([0.0, 0.02, 0.5, 0.5, 1.0])
     happened = torch.tensor([False, True, True, False, True])
     # bins of 1/15: {0, 0.02}, {0.5, 0.5}, {1}

@@ -27,7 +27,7 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
 class TestPretended:
     pytestmark = ON_PRETENDED
 
-    def test_every_claim_is_tried(self, script: ModuleType, tmp_path: Path) -> None:
+    def test_every_claim_is_tested(self, script: ModuleType, tmp_path: Path) -> None:
         done = run(IMAGE, tmp_path, "--dry", **device.environment(1))
         assert done.returncode == 0, done.stdout + done.stderr
         results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
@@ -48,7 +48,7 @@ class TestPretended:
     def test_a_batch_that_does_not_fit(self, script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
         claims = script.gpu_claims
         monkeypatch.setattr(claims, "less_memory", device.limited_memory)
-        assert claims.goes_on_in_halves("cuda") == "half of the batch continues"
+        assert claims.halves_batch("cuda") == "half of the batch continues"
 
 
 def setting(script: ModuleType, folder: Path, dry: bool = True) -> object:
@@ -84,7 +84,7 @@ def test_verdicts(script: ModuleType, tmp_path: Path) -> None:
     assert script.verdict(claim(script, 0.1, bar), setting(script, tmp_path), name)["said"] == "sizes are tiny"
 
 
-def test_a_part_that_does_not_end_has_failed(script: ModuleType, tmp_path: Path) -> None:
+def test_part_that_times_out_has_failed(script: ModuleType, tmp_path: Path) -> None:
     given = setting(script, tmp_path)
     end = script.run_apart("matrices", given, 0.2)
     assert end == "not finished within 0.2 s"
@@ -93,7 +93,7 @@ def test_a_part_that_does_not_end_has_failed(script: ModuleType, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_part_has_a_process(script: ModuleType, tmp_path: Path) -> None:
+def test_each_part_has_a_process(script: ModuleType, tmp_path: Path) -> None:
     given = setting(script, tmp_path)
     assert script.run_apart("matrices", given, 200) == "the process ended with status 0"
     (row,) = script.rows_of("matrices", given, "")

@@ -35,16 +35,14 @@ def built(script: ModuleType, tmp_path_factory: pytest.TempPathFactory, tracked:
     return {kind: script.build(Path(sys.executable), source, out, kind) for kind in ("wheel", "sdist")}
 
 
-def test_the_wheel_has_the_package_and_nothing_else(
-    built: dict[str, Path], script: ModuleType, tracked: list[str]
-) -> None:
+def test_wheel_has_only_the_package(built: dict[str, Path], script: ModuleType, tracked: list[str]) -> None:
     inside = {name for name in script.wheel_files(built["wheel"]) if ".dist-info/" not in name}
     assert inside == script.expected_files(tracked)
     assert "dop_lightning/py.typed" in inside
     assert not [name for name in inside if name.startswith(("tests/", "scripts/", "docs/"))]
 
 
-def test_the_sdist_has_all_that_is_tracked(built: dict[str, Path], tracked: list[str]) -> None:
+def test_sdist_has_all_tracked_files(built: dict[str, Path], tracked: list[str]) -> None:
     with tarfile.open(built["sdist"]) as tar:
         names = {member.name.partition("/")[2] for member in tar.getmembers()} - {"PKG-INFO"}
     assert names == set(tracked)
@@ -56,7 +54,7 @@ def test_pythons_are_found_and_a_bad_one_is_refused(script: ModuleType) -> None:
         list(script.pythons(["/nowhere/python"]))
 
 
-def test_the_lowest_versions_are_told_for_all_that_is_needed(script: ModuleType) -> None:
+def test_lowest_versions_are_listed_for_all_requirements(script: ModuleType) -> None:
     assert script.lowest(["a[b]>=4.44,<5", "c>=2"]) == ["a[b]==4.44", "c==2"]
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     assert all(re.fullmatch(r"[\w\[\]-]+==[\d.]+", requirement) for requirement in script.lowest(needed))

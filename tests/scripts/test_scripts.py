@@ -140,18 +140,18 @@ def test_strips_are_timed() -> None:
     assert re.search(r"^\| 64×64, 8 \| \d+\.\d ms \| \d+\.\d ms \| 1 \|$", said, re.MULTILINE), said
 
 
-def test_harm_is_measured_once(tmp_path: Path) -> None:
+def test_clean_images_are_measured_once(tmp_path: Path) -> None:
     few = ("--out", str(tmp_path / "harm.csv"), "--images", "silhouette", "--size", "48", "--iterations", "4")
-    said = run("measure_harm.py", *few)
+    said = run("measure_clean_images.py", *few)
     assert re.search(
         r"^\| quick, 48 \| silhouette \| unchanged \| \d+\.\d \| (\d+\.\d|unchanged) \|$", said, re.MULTILINE
     ), said
-    assert run("measure_harm.py", *few) == said
+    assert run("measure_clean_images.py", *few) == said
     assert (tmp_path / "harm.csv").read_text().count("\n") == 2
 
 
 @pytest.mark.slow
-def test_the_estimator_is_timed_beside_its_solver() -> None:
+def test_estimator_is_timed_with_its_solver() -> None:
     said = run("benchmark_estimator.py", "--sizes", "60", "--noise", "0")
     assert re.search(r"^\| 60 \| 0 \| \d+\.\d+ \| \d+\.\d+ \| \d+\.\d+ \| \de-\d+ \|$", said, re.MULTILINE), said
 
@@ -164,7 +164,7 @@ def test_tiles_are_timed() -> None:
 
 @pytest.mark.slow
 def test_a_recovery_beside_busy_processes_is_timed() -> None:
-    said = run("benchmark_busy.py", "--size", "16", "--iterations", "1", "--busy", "0", "--threads", "1")
+    said = run("benchmark_busy_machine.py", "--size", "16", "--iterations", "1", "--busy", "0", "--threads", "1")
     assert re.fullmatch(r"threads 1: used 1, \d+\.\d s with 0 busy processes, 1\.00 times the first\n", said), said
 
 
@@ -178,16 +178,14 @@ def test_compare_instant_prints_differences(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_small_pictures_are_timed() -> None:
-    said = run("benchmark_small.py", "--count", "2", "--presets", "quick")
+    said = run("benchmark_small_images.py", "--count", "2", "--presets", "quick")
     assert re.search(r"^quick: 2 pictures of 12×12 in \d+\.\d s, \d+\.\d s of processor time; ", said), said
 
 
 @pytest.mark.slow
-def test_killed_processes_and_what_is_left_of_them() -> None:
-    said = run(
-        "disturb_runs.py", "chaos", "--times", "2", "--cases", "matrices", "--iterations", "3000", "--ranks", "2"
-    )
-    assert len(re.findall(r"^ +\d  2 processes, kill +ranks \d at .*: equal$", said, re.MULTILINE)) == 2, said
+def test_killed_processes_leave_resumable_runs() -> None:
+    said = run("kill_runs.py", "chaos", "--times", "2", "--cases", "matrices", "--iterations", "3000", "--ranks", "2")
+    assert len(re.findall(r"^ +\d  2 processes, (?:kill|stop) +ranks \d at .*: equal$", said, re.MULTILINE)) == 2, said
     assert "tracebacks: 0" in said
 
 
@@ -200,7 +198,7 @@ def test_signals_are_timed(tmp_path: Path) -> None:
     ), said
 
 
-def test_measure_damage_tells_how_well_lines_are_found(tmp_path: Path) -> None:
+def test_measure_damage_scores_the_detection_of_lines(tmp_path: Path) -> None:
     few = ["--kinds", "lines 1.0", "rectangles colour", "--photographs", "coffee", "--side", "128"]
     said = run("measure_damage.py", "--out", str(tmp_path), *few).splitlines()
     assert said[1].split()[-1] == "0.000"
@@ -231,7 +229,7 @@ def test_the_published_curve_is_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_iterations_are_compared_and_runs_go_on_where_they_were(tmp_path: Path) -> None:
+def test_iterations_are_compared_and_runs_resume(tmp_path: Path) -> None:
     curves = tmp_path / "curves.csv"
     small = ("--out", str(curves), "--size", "32", "--width", "2", "--every", "5", "--seeds", "0", "1")
     names = ("reference", "adam", "default-fp32", "adam-cosine", "muon-coarse", "muon-calm-square", "hyperbolic")
@@ -255,20 +253,20 @@ def test_candidates_are_listed() -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_is_finished_by_the_same_command() -> None:
-    said = run("disturb_runs.py", "kill", "--times", "1", "--cases", "matrices", "--iterations", "4000")
+    said = run("kill_runs.py", "kill", "--times", "1", "--cases", "matrices", "--iterations", "4000")
     assert said.count("equal") == 2
     assert "UNEQUAL" not in said
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_processes() -> None:
-    said = run("disturb_runs.py", "resize", "--cases", "matrices", "--iterations", "12000")
+def test_run_resumes_with_another_number_of_processes() -> None:
+    said = run("kill_runs.py", "resize", "--cases", "matrices", "--iterations", "12000")
     assert said.count("equal") == 2
     assert "UNEQUAL" not in said
 
 
 @pytest.mark.slow
-def test_faults_of_disks_and_files_are_survived() -> None:
+def test_runs_survive_faults_of_disks_and_files() -> None:
     try:
         said = run("inject_faults.py", "--places", "3", "--iterations", "10000")
     except AssertionError as error:
@@ -317,7 +315,7 @@ def test_the_estimator_is_compared_with_pca() -> None:
 
 
 @pytest.mark.slow
-def test_scenes_are_compared_and_long_ones_taken_apart(tmp_path: Path) -> None:
+def test_scenes_are_compared_and_long_ones_separated(tmp_path: Path) -> None:
     said = run("compare_scenes.py", "long", "--frames", "12", "--size", "24", "32", "--out", str(tmp_path))
     assert re.search(r"12 frames of 32×24 in colour .*: \d+ s, \d+\.\d+ GiB", said)
     assert re.search(r"background against the truth: \d+\.\d dB", said)
@@ -326,7 +324,7 @@ def test_scenes_are_compared_and_long_ones_taken_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_masks_of_a_made_scene_beat_the_median_frame() -> None:
+def test_masks_of_a_synthetic_scene_beat_the_median_frame() -> None:
     pytest.importorskip("cv2")
     said = run("compare_scenes.py", "masks", "--seeds", "1", "--size", "72", "96")
     scores = [float(score) for score in said.splitlines()[-1].split()]
@@ -335,11 +333,11 @@ def test_masks_of_a_made_scene_beat_the_median_frame() -> None:
     assert max(median_best, median_same) < 0.7
 
 
-def test_scenes_with_known_masks_are_made(tmp_path: Path) -> None:
+def test_scenes_with_known_masks_are_generated(tmp_path: Path) -> None:
     small = ("--frames", "150", "--size", "24", "32", "--seed", "3")
     pictures = {}
     for name, options in (("a", ()), ("b", ()), ("still", ("--still-light", "--still-leaves"))):
-        said = run("made_scenes.py", str(tmp_path / name), *small, *options)
+        said = run("synthetic_scenes.py", str(tmp_path / name), *small, *options)
         assert re.search(r"150 frames, objects cover \d+\.\d%$", said, re.MULTILINE)
         files = {kind: sorted((tmp_path / name / kind).iterdir()) for kind in ("frames", "masks")}
         pictures[name] = {kind: np.stack([np.array(Image.open(file)) for file in files[kind]]) for kind in files}
@@ -353,7 +351,7 @@ def test_scenes_with_known_masks_are_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_is_timed_and_equals_processes_of_their_own() -> None:
+def test_sweep_is_timed_and_equals_separate_processes() -> None:
     said = run("benchmark_sweep.py", "--points", "2", "--alone", "1", "--jobs", "1", "--limit", "200")
     assert re.search(r"^sweep, 1 at a time: \d+\.\d s for 2 points .*; 1 of 1 equal bit for bit$", said, re.M), said
 
@@ -362,7 +360,7 @@ def test_flipped_bits_are_found() -> None:
     assert "matrices: 8 flips, 0 missed" in run("flip_bits.py", "--times", "8")
 
 
-def test_ranks_are_computed_on_paper() -> None:
-    said = run("measure_ranks.py", "--paper", "1000", "500", "5", "4")
+def test_costs_of_ranks_are_modelled() -> None:
+    said = run("measure_distributed_matrix.py", "--paper", "1000", "500", "5", "4")
     assert "1000×500, rank 5, 4 ranks: 0.00 GiB of D" in said
     assert re.search(r"\d+\.\d+ ms of work and \d+\.\d+ ms of communication", said)

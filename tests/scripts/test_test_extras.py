@@ -10,7 +10,7 @@ SCRIPT = "test_extras"
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_extra_is_tried(script: ModuleType) -> None:
+def test_every_extra_is_tested(script: ModuleType) -> None:
     assert set(script.names()) == set(script.EXTRAS)
 
 
@@ -47,7 +47,7 @@ def test_failures_are_counted(script: ModuleType, monkeypatch: pytest.MonkeyPatc
         ("raise ImportError('pip install \"dop_lightning[hdf5]\"')", None),
     ],
 )
-def test_what_is_said_without_an_extra(script: ModuleType, task: str, message: str | None, tmp_path: Path) -> None:
+def test_message_without_an_extra(script: ModuleType, task: str, message: str | None, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     if message is None:

@@ -91,7 +91,7 @@ class ConvexSuite:
 
     @pytest.mark.parametrize("positive", [False, True])
     @pytest.mark.parametrize("kind", KINDS)
-    def test_solution_is_that_of_an_interior_point_method(self, kind: str, positive: bool) -> None:
+    def test_solution_equals_an_interior_point_method(self, kind: str, positive: bool) -> None:
         if positive and kind == "rectangular":
             pytest.skip("no such problem")
         problems = of_kind(kind)
@@ -131,7 +131,7 @@ class ConvexSuite:
             assert relative(X, problem.truth) < 1e-5
             assert relative(s, problem.observation - problem.truth) < 1e-5
 
-    def test_a_package_finds_the_same(self) -> None:
+    def test_another_package_finds_the_same(self) -> None:
         """tensorly counts the nuclear norm of a matrix twice, once for each of its two modes."""
         problems = self.easy((1,))
         weight = 30**-0.5
@@ -157,7 +157,7 @@ class ConvexSuite:
         assert not found.corruption[0].any()
         assert found.signal[1].any()
 
-    def test_types_are_those_of_the_problems(self) -> None:
+    def test_dtypes_equal_those_of_the_problems(self) -> None:
         state = ConvexState(self.made(), self.easy((1,), dtype=torch.float32))
         state.advance(200)
         found = state.evaluate()
@@ -165,13 +165,13 @@ class ConvexSuite:
         assert state.converged == [True]
         assert relative(found.signal[0], state.problems[0].truth) < 1e-5
 
-    def test_scale_is_of_no_account(self) -> None:
+    def test_scale_has_no_influence(self) -> None:
         problems = self.easy((1,))
         times = ProblemBatch([Problem("times", 1e6 * problems[0].observation)])
         ends = [solve(batch, self.made()).signal for batch in (problems, times)]
         assert relative(ends[1] / 1e6, ends[0]) < 1e-8
 
-    def test_what_has_not_converged_is_named(self) -> None:
+    def test_unconverged_problems_are_named(self) -> None:
         with pytest.warns(UserWarning, match="not converged after 2 iterations: 1, 2"):
             solve(self.easy((1, 2)), self.made(), max_iterations=2)
 
@@ -190,7 +190,7 @@ class ConvexSuite:
             assert alone.converged == crowd.converged[k : k + 1]
             assert relative(alone.evaluate().signal[0], crowd.evaluate().signal[k]) < 1e-9
 
-    def test_a_saved_state_goes_on_bit_for_bit(self) -> None:
+    def test_saved_state_resumes_bit_for_bit(self) -> None:
         problems = self.easy()
         straight = ConvexState(self.made(svd="partial"), problems)
         straight.advance(13)
@@ -213,7 +213,7 @@ class ConvexSuite:
         assert_same_bits(saved["tensors"], before)
         assert_same_bits(torch.load(tmp_path / "state.pt", weights_only=True)["tensors"], before)
 
-    def test_blocks_of_iterations_are_of_no_account(self) -> None:
+    def test_block_length_has_no_influence(self) -> None:
         one, other = (ConvexState(self.made(), self.easy()) for _ in range(2))
         one.advance(20)
         for iterations in (0, 7, 13):
@@ -222,7 +222,7 @@ class ConvexSuite:
         for mine, theirs in zip(states(one), states(other), strict=True):
             assert_same_bits(mine, theirs)
 
-    def test_selected_problems_go_on_where_they_are(self) -> None:
+    def test_selected_problems_continue_from_their_state(self) -> None:
         state = ConvexState(self.made(), self.easy(), alpha=[4.0, 5.0, 6.0])
         state.advance(8)
         part = state.select([2, 0])
@@ -234,7 +234,7 @@ class ConvexSuite:
         state.advance(5)
         assert relative(part.evaluate().signal[0], state.evaluate().signal[2]) < 1e-9
 
-    def test_what_has_converged_stays_while_others_go_on(self) -> None:
+    def test_converged_problems_stay_while_others_continue(self) -> None:
         problems = ProblemBatch([corrupted(1, 20, 3, 0.3), corrupted(2, 20, 1, 0.02)])
         state = ConvexState(self.made(), problems)
         while not state.converged[1]:
@@ -245,7 +245,7 @@ class ConvexSuite:
         assert_same_bits(states(state)[1], second)
         assert not torch.equal(states(state)[0]["signal"], first["signal"])
 
-    def test_a_problem_that_is_not_finite_goes_back_and_leaves_the_others_alone(self) -> None:
+    def test_nonfinite_problem_is_restored_without_affecting_others(self) -> None:
         state = ConvexState(self.made(), self.easy())
         state.advance(4)
         broken = state.problem_state(1)
@@ -261,7 +261,7 @@ class ConvexSuite:
         for k in (0, 2):
             assert relative(after[k]["signal"], states(healthy)[k]["signal"]) < 1e-9
 
-    def test_surface_of_a_batch(self) -> None:
+    def test_interface_of_a_batch(self) -> None:
         state = ConvexState(self.made(), self.easy())
         assert (len(state), state.iteration, state.optimizers, state.has_corruption) == (3, 0, [], True)
         assert state.alpha == [30**0.5] * 3
@@ -270,7 +270,7 @@ class ConvexSuite:
         assert (start.iteration, start.signal.shape, start.corruption.shape) == (0, (3, 30, 30), (3, 30, 30))
         torch.testing.assert_close(start.loss, state.problems.observation.square().sum(dim=(1, 2)) / 4)
 
-    def test_a_state_of_something_else_is_refused(self) -> None:
+    def test_state_of_another_object_is_refused(self) -> None:
         state = ConvexState(self.made(), self.easy((1,)))
         with pytest.raises(ValueError, match=r"1: state must be of [A-Za-z]+, got a state of None"):
             state.load_problem_state(0, {"signal": {}})

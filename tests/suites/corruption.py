@@ -58,7 +58,7 @@ class CorruptionSuite(PartSuite):
         for p, after in zip(corruption.parameters(), expected, strict=True):
             torch.testing.assert_close(p.detach(), after, **ROUNDING)
 
-    def test_step_leaves_the_rate_alone(self) -> None:
+    def test_step_does_not_change_the_rate(self) -> None:
         problems = self.problems(3)
         G = self.derivative(problems)
         rate = torch.full((3, *[1] * (G.dim() - 1)), 0.1, dtype=G.dtype)

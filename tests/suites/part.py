@@ -95,7 +95,7 @@ class PartSuite:
         awaken(part, problems)
         return part
 
-    def test_start_depends_on_the_seed_and_on_nothing_else(self) -> None:
+    def test_start_depends_on_the_seed_only(self) -> None:
         alone = self.make(ProblemBatch([self.problem(5, "alone")]))
         crowd = self.make(ProblemBatch([self.problem(8, "first"), self.problem(5, "renamed"), self.problem(9, "last")]))
         assert_same_bits(alone.problem_state(0), crowd.problem_state(1))
@@ -107,7 +107,7 @@ class PartSuite:
             pytest.skip("has no parameters")
         assert any(not torch.equal(one[name], other[name]) for name in one)
 
-    def test_building_leaves_global_random_numbers_alone(self) -> None:
+    def test_building_does_not_use_the_global_generator(self) -> None:
         before = torch.get_rng_state()
         first = self.make(self.problems(1))
         assert torch.equal(torch.get_rng_state(), before)
@@ -135,7 +135,7 @@ class PartSuite:
         assert_same_bits(state, kept)
         assert all(tensor.device.type == "cpu" and not tensor.requires_grad for tensor in state.values())
 
-    def test_state_goes_to_another_place_of_a_part_with_other_seeds(self) -> None:
+    def test_state_loads_at_another_position_of_another_part(self) -> None:
         states = [self.awake(self.problems(3)).problem_state(k) for k in range(3)]
         other = self.make(self.problems(2, first_seed=20))
         untouched = other.problem_state(1)
@@ -153,7 +153,7 @@ class PartSuite:
             with pytest.raises(ValueError, match="must have shape"):
                 part.load_problem_state(0, bad)
 
-    def test_state_that_lacks_a_parameter_is_refused(self) -> None:
+    def test_incomplete_state_is_refused(self) -> None:
         part = self.make(self.problems(1))
         good = part.problem_state(0)
         if not good:
@@ -162,7 +162,7 @@ class PartSuite:
             with pytest.raises(ValueError, match="got nothing"):
                 part.load_problem_state(0, {key: value for key, value in good.items() if key != name})
 
-    def test_finite_names_the_poisoned_problem(self) -> None:
+    def test_finite_identifies_the_nonfinite_problem(self) -> None:
         part = self.make(self.problems(3))
         assert part.finite(3).tolist() == [True, True, True]
         for place in places(part, 1).values():

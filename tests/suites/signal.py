@@ -70,7 +70,7 @@ class SignalSuite(PartSuite):
         with torch.no_grad():  # as in the engine
             assert not signal.evaluate(0).requires_grad
 
-    def test_forward_leaves_global_random_numbers_alone(self) -> None:
+    def test_forward_does_not_use_the_global_generator(self) -> None:
         signal = self.make(self.problems(1))
         before = torch.get_rng_state()
         signal(0)
@@ -97,7 +97,7 @@ class SignalSuite(PartSuite):
             for p, gradient in zip(parameters, expected, strict=True):
                 torch.testing.assert_close(p.grad, gradient, **ROUNDING)
 
-    def test_gradient_is_that_of_the_signal_added_to_a_residual(self) -> None:
+    def test_gradient_equals_that_of_the_signal_added_to_a_residual(self) -> None:
         problems = self.problems(2)
         signal, c = self.awake(problems), self.weights(problems)
         expected = torch.autograd.grad((c * signal(4)).sum(), list(signal.parameters()))
@@ -153,7 +153,7 @@ class SignalSuite(PartSuite):
             for name, gradient in gradients(alone, 0).items():
                 torch.testing.assert_close(gradient, gradients(together, k)[name], **BATCHING)
 
-    def test_one_poisoned_problem_does_not_poison_the_others(self) -> None:
+    def test_nan_in_one_problem_does_not_affect_the_others(self) -> None:
         problems = self.problems(3)
         signal, c = self.awake(problems), self.weights(problems)
         with torch.no_grad():
@@ -167,7 +167,7 @@ class SignalSuite(PartSuite):
             assert all(torch.isfinite(gradient).all() for gradient in gradients(signal, k).values())
         assert X[1].isnan().all()
 
-    def test_state_brings_the_signal_back(self) -> None:
+    def test_state_restores_the_signal(self) -> None:
         problems = self.problems(3)
         signal = self.awake(problems)
         seeds = [30, problems[2].seed] if self.forward_depends_on_seed else [30, 31]
@@ -179,7 +179,7 @@ class SignalSuite(PartSuite):
         torch.testing.assert_close(other(6)[1], signal(6)[2], **BATCHING)
         torch.testing.assert_close(alone(6)[0], signal(6)[2], **BATCHING)
 
-    def test_state_brings_the_signal_back_bit_for_bit_in_the_same_batch(self) -> None:
+    def test_state_restores_the_signal_bit_for_bit_in_the_same_batch(self) -> None:
         problems = self.problems(3)
         signal = self.awake(problems)
         other = self.make(problems)

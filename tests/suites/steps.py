@@ -69,7 +69,7 @@ class StepRuleSuite:
     def rule(self) -> StepRule:
         raise NotImplementedError
 
-    def test_blocks_change_no_bit(self) -> None:
+    def test_block_length_does_not_change_results(self) -> None:
         problems = make_batch(0, 1)
         whole, parts = make_state(problems, self.rule()), make_state(problems, self.rule())
         whole.advance(57)
@@ -78,7 +78,7 @@ class StepRuleSuite:
         _assert_equal(whole, parts)
 
     @pytest.mark.parametrize("growing", [False, True])
-    def test_a_state_goes_on_where_it_was_bit_for_bit(self, growing: bool) -> None:
+    def test_state_resumes_bit_for_bit(self, growing: bool) -> None:
         problems = make_batch(0, 1, rank=3)
         whole, other = (
             make_state(problems, self.rule(), growing=growing, rank=2 if growing else None) for _ in range(2)
@@ -101,7 +101,7 @@ class StepRuleSuite:
         torch.testing.assert_close(together.signal(0)[1], alone.signal(0)[0], rtol=1e-6, atol=1e-8)
         torch.testing.assert_close(together.corruption.value()[1], alone.corruption.value()[0], rtol=1e-6, atol=1e-6)
 
-    def test_a_selection_goes_on_alike(self) -> None:
+    def test_selected_problems_continue_identically(self) -> None:
         together = make_state(make_batch(0, 1, 2), self.rule())
         together.advance(30)
         chosen = together.select([0, 2])
@@ -109,7 +109,7 @@ class StepRuleSuite:
         chosen.advance(30)
         torch.testing.assert_close(chosen.signal(0), together.signal(0)[[0, 2]], rtol=1e-8, atol=1e-10)
 
-    def test_a_diverged_problem_goes_back_and_the_others_go_on(self) -> None:
+    def test_diverged_problem_is_restored_and_others_continue(self) -> None:
         problems = make_batch(0, 1)
         state, untouched = make_state(problems, self.rule()), make_state(problems, self.rule())
         state.advance(20)
@@ -124,7 +124,7 @@ class StepRuleSuite:
         torch.testing.assert_close(state.signal(0)[1], untouched.signal(0)[1], rtol=1e-8, atol=1e-10)
 
     @pytest.mark.parametrize("growing", [False, True])
-    def test_a_snapshot_brings_a_whole_batch_back(self, growing: bool) -> None:
+    def test_snapshot_restores_a_whole_batch(self, growing: bool) -> None:
         """This happens after running out of memory."""
         problems = make_batch(0, 1, rank=3)
         settings = {"growing": growing, "rank": 2 if growing else None}
@@ -135,7 +135,7 @@ class StepRuleSuite:
         state.restore(snapshot, range(2))
         _assert_equal(state, untouched)
 
-    def test_lands_where_small_steps_land(self) -> None:
+    def test_converges_to_the_result_of_small_steps(self) -> None:
         problems = make_batch(0, 1, 2)
         state = make_state(problems, self.rule())
         state.advance(self.enough)
@@ -144,7 +144,7 @@ class StepRuleSuite:
         assert relative_error(state.signal(0).detach(), small.signal(0).detach()).max() < self.close
 
     @pytest.mark.parametrize("alpha", [None, 4.0, 4.5])
-    def test_lands_at_the_solution_of_equation_8(self, alpha: float | None) -> None:
+    def test_converges_to_the_solution_of_equation_8(self, alpha: float | None) -> None:
         problems = make_batch(0, 1, 2)
         state = make_state(problems, self.rule())
         if alpha is not None:
@@ -166,19 +166,19 @@ class StepRuleSuite:
         assert all(own >= truth for own in growing.signal.columns())  # type: ignore[operator]
 
     @pytest.mark.parametrize(("signal", "m"), [(SymmetricFactor, None), (Factor, 30)])
-    def test_entries_that_were_not_observed(self, signal: type, m: int | None) -> None:
+    def test_unobserved_entries(self, signal: type, m: int | None) -> None:
         state = make_state(make_batch(0, 1, n=40, m=m and 50, missing=0.2, ratio=0.03), self.rule(), signal=signal)
         state.advance(self.enough)
         assert error_of(state).max() < 10 * self.close
         hidden = ~torch.stack([problem.mask for problem in state.problems if problem.mask is not None])
         assert bool((state.corruption.value()[hidden] == 0).all())
 
-    def test_nothing_at_all_stays_nothing(self) -> None:
+    def test_zero_stays_zero(self) -> None:
         state = make_state(ProblemBatch([Problem("zero", torch.zeros(6, 6))]), self.rule())
         assert state.advance(50) == []
         assert state.signal(0).abs().max() < 1e-5
 
-    def test_type_of_the_data_is_kept(self) -> None:
+    def test_dtype_of_the_data_is_kept(self) -> None:
         single = Problem("a", make_problem(0).observation.float())
         state = make_state(ProblemBatch([single]), self.rule())
         state.advance(30)

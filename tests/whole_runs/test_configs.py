@@ -55,7 +55,7 @@ ITERATIONS = {"instant": "1"}
 """Of those that end before the third."""
 
 
-def test_every_file_is_tried() -> None:
+def test_every_config_is_tested() -> None:
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(RUNS)
 
 

@@ -123,9 +123,7 @@ def test_a_run_that_was_interrupted_grows(dop, stop_at, monkeypatch: pytest.Monk
     assert curves == {name: [row for row in expected if row.problem == name] for name in names()}
 
 
-def test_a_start_that_read_the_folder_before_another_one_worked_there_is_refused(
-    dop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_start_with_outdated_knowledge_of_the_folder_is_refused(dop, monkeypatch: pytest.MonkeyPatch) -> None:
     claim, others = runner.claim, [3]
 
     def claim_early(run: Path, request: RunRequest) -> KnownRun | None:
@@ -139,7 +137,7 @@ def test_a_start_that_read_the_folder_before_another_one_worked_there_is_refused
     assert names() == [NAME.format(seed) for seed in range(3)]  # those of the other start
 
 
-def test_what_ran_on_is_not_taken_for_new(dop) -> None:
+def test_continued_problems_are_not_mistaken_for_new_ones(dop) -> None:
     """More iterations and more problems at once; then a larger batch than before, which old problems do not join."""
     fit(dop, "--data.seeds", 2, "--data.batch_size", 1, steps=200)
     fit(dop, "--data.seeds", 4, "--data.batch_size", 2, steps=300)
@@ -227,7 +225,7 @@ def test_one_seed_of_a_file_grows_to_three(dop) -> None:
     assert names() == ["photo", "photo-seed1", "photo-seed2", *salt]
 
 
-def test_a_second_image_of_the_same_name_comes_first(dop) -> None:
+def test_second_image_of_the_same_name_can_be_listed_first(dop) -> None:
     photo("b/photo.png")
     fit_images(dop, ["b/photo.png"])
     before = contents("run/photo/**/*")
@@ -265,7 +263,7 @@ def test_tiles_of_an_image_stay_together(dop) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_share_what_is_new(dop) -> None:
+def test_two_processes_share_new_problems(dop) -> None:
     fit(dop, "--data.seeds", 2)
     before = contents("run/n12*/**/*", "run/checkpoints/last.ckpt/*")
     err = fit(dop, "--data.seeds", 6, "--data.batch_size", 2, "--trainer.devices", 2)

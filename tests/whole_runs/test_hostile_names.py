@@ -173,14 +173,14 @@ def test_any_name_becomes_a_safe_one(text: str) -> None:
 
 @quickly(max_examples=300)
 @given(st.lists(NAMES, max_size=12))
-def test_names_are_told_apart_on_every_file_system(texts: list[str]) -> None:
+def test_names_are_distinct_on_every_file_system(texts: list[str]) -> None:
     names = unique_names([safe_name(text) for text in texts])
     assert len({folded(name) for name in names}) == len(texts)
     for name in names:
         assert_safe(name, longest=LONGEST + 10)
 
 
-def test_very_many_of_one_name_are_told_apart() -> None:
+def test_many_equal_names_are_distinguished() -> None:
     names = unique_names([safe_name("é" * 300)] * 1000)
     assert len({folded(name) for name in names}) == 1000
     assert max(len(name.encode()) for name in names) < 255 - len("-r000-c000")  # what a tile adds
@@ -289,7 +289,7 @@ def test_names_of_tiles_of_another_image(tmp_path: Path, fit: Callable[..., Any]
     assert len({folded(problem.name) for problem in data.problems}) == len(data.problems)
 
 
-def test_what_is_known_of_a_file_can_be_written(tmp_path: Path) -> None:
+def test_attributes_of_hostile_names_are_writable(tmp_path: Path) -> None:
     path = tmp_path / f"a\n{NOT_UTF8}.npy"
     np.save(path, np.ones((2, 2)))
     data = MatrixDataModule(files=str(path))

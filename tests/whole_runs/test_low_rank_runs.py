@@ -75,7 +75,7 @@ def test_alpha_is_an_axis_of_a_study(fit, matrix_method, matrices, tmp_path: Pat
     assert np.allclose(run.recovered(name), alone.recovered(*alone.table), rtol=1e-4, atol=1e-6)
 
 
-def test_asymmetric_data_get_a_hint(dop, tmp_path: Path) -> None:
+def test_asymmetric_data_give_a_hint(dop, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(20, 2, generator=generator) @ torch.randn(2, 20, generator=generator)
     np.save(tmp_path / "X.npy", X.numpy())

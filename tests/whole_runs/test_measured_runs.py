@@ -52,7 +52,7 @@ def test_superresolution_of_a_sample(dop, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
-def test_a_file_of_ones_own_comes_back_larger(suffix: str, dop, tmp_path: Path) -> None:
+def test_superresolution_of_a_file(suffix: str, dop, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 10, 3), dtype=np.uint8)
     file = tmp_path / f"small{suffix}"
     np.save(file, pixels) if suffix == ".npy" else Image.fromarray(pixels).save(file)

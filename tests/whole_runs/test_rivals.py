@@ -58,7 +58,7 @@ def test_another_detector_is_one_option_and_a_run_is_read_back(tmp_path: Path, c
     assert row["psnr"][:4] in capsys.readouterr().out
 
 
-def test_tiles_are_put_together(tmp_path: Path) -> None:
+def test_tiles_are_blended(tmp_path: Path) -> None:
     row = fit("biharmonic", tmp_path, "--data.tile", "16", "--data.overlap", "4")
     assert (row["status"], row["alpha"]) == ("done", "")
     assert float(row["corruption_density"]) > 0.1

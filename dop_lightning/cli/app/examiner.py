@@ -31,7 +31,7 @@ class Examiner:
     def start(self) -> None:
         """Start the process without waiting until it is ready, which takes seconds."""
         with self._lock:
-            self._started()
+            self._ensure_started()
 
     def file(self, kind: Kind, path: Path) -> dict[str, Any]:
         """Describe the content of a file.
@@ -39,7 +39,7 @@ class Examiner:
         Raises:
             ValueError: the file cannot be read; the message is that of the command line.
         """
-        found = self._ask({"do": "examine", "kind": kind, "path": str(path)}, path.name)
+        found = self._request({"do": "examine", "kind": kind, "path": str(path)}, path.name)
         if "line" in found:
             raise ValueError(found["line"])
         return found
@@ -47,7 +47,7 @@ class Examiner:
     def estimate(self, path: Path) -> dict[str, Any]:
         """Estimate the damage of a photograph; ``damaged`` is ``None`` if that fails."""
         try:
-            found = self._ask({"do": "estimate", "path": str(path)}, path.name)
+            found = self._request({"do": "estimate", "path": str(path)}, path.name)
         except ValueError:
             found = {}
         return found if "damaged" in found else {"damaged": None, "likely": None}
@@ -55,7 +55,7 @@ class Examiner:
     def times(self, shape: Sequence[int], names: Sequence[str]) -> dict[str, float]:
         """Estimate the seconds of presets for an image of shape (C, H, W); empty if they cannot be measured."""
         try:
-            found = self._ask({"do": "times", "shape": list(shape), "names": list(names)}, "times")
+            found = self._request({"do": "times", "shape": list(shape), "names": list(names)}, "times")
         except ValueError:
             return {}
         return {} if "line" in found else found
@@ -64,12 +64,12 @@ class Examiner:
         """End the process."""
         self._is_closed = True
         if self._process is not None:
-            _end(self._process)
+            _terminate(self._process)
 
-    def _started(self) -> subprocess.Popen[str]:
+    def _ensure_started(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
             if self._process is not None:
-                _end(self._process)
+                _terminate(self._process)
             if self._is_closed:
                 raise ValueError("dop app is shutting down")
             with self._log.open("ab") as log:
@@ -84,9 +84,9 @@ class Examiner:
                 )
         return self._process
 
-    def _ask(self, request: dict[str, Any], name: str) -> dict[str, Any]:
+    def _request(self, request: dict[str, Any], name: str) -> dict[str, Any]:
         with self._lock:
-            process = self._started()
+            process = self._ensure_started()
             assert process.stdin is not None
             assert process.stdout is not None
             watch = threading.Timer(SLOW, process.kill)
@@ -100,13 +100,13 @@ class Examiner:
             finally:
                 watch.cancel()
             if not line:
-                _end(process)
+                _terminate(process)
                 raise ValueError(f"{name}: the file cannot be read: its reader crashed or took too long")
             found: dict[str, Any] = json.loads(line)
             return found
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _terminate(process: subprocess.Popen[str]) -> None:
     """Kill a process if it still runs, and close its pipes."""
     process.kill()
     process.wait()

@@ -66,7 +66,7 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        status, why = self._refusal(scope["method"], Headers(scope=scope))
+        status, why = self._rejection(scope["method"], Headers(scope=scope))
         first, _, rest = scope["path"].removeprefix("/").partition("/")
         if not why and self.ticket and first == "open" and hmac.compare_digest(rest.encode(), self.ticket.encode()):
             self.ticket = ""
@@ -80,7 +80,7 @@ class Guard:
         inner = {**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode(), "has_token": True}
         await self.app(inner, receive, send_guarded)
 
-    def _refusal(self, method: str, headers: Mapping[str, str]) -> tuple[int, str]:
+    def _rejection(self, method: str, headers: Mapping[str, str]) -> tuple[int, str]:
         """Return the status and the reason of a rejection; the reason is empty if the request is allowed."""
         host = headers.get("host", "")
         name, _, port = host.rpartition(":") if ":" in host else (host, "", "")

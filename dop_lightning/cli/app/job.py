@@ -104,8 +104,8 @@ class Job:
     def arguments(self) -> list[str]:
         """Arguments of ``dop``, which runs in the folder of the job."""
         masks: list[str] = []
-        for what, is_there in zip(("mask", "undamaged"), self.corrected, strict=True):
-            masks += [f"--{what}", self.mask(what).name] if is_there else []
+        for what, is_corrected in zip(("mask", "undamaged"), self.corrected, strict=True):
+            masks += [f"--{what}", self.mask(what).name] if is_corrected else []
         return [self.kind, self.name, "--out", self.out, *masks, *options(self.settings)]
 
     @property

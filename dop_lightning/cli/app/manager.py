@@ -188,8 +188,8 @@ class Manager:
         before = {what: job.mask(what) for what in ("mask", "undamaged")}
         job.attempt += 1
         job.has_run = False
-        for what, there in zip(before, job.corrected, strict=True):
-            if there:
+        for what, is_corrected in zip(before, job.corrected, strict=True):
+            if is_corrected:
                 shutil.copyfile(before[what], job.mask(what))
 
     def _enqueue(self, job: Job) -> None:

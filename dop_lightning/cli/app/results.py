@@ -50,7 +50,11 @@ def files_of(job: Job) -> dict[str, Path]:
     """
     folder = problem_folder(job)
     found = {"thumbnail": job.folder / PAGE_FOLDER / "thumbnail.png", "log": job.log}
-    found |= {what: job.mask(what) for what, there in zip(("mask", "undamaged"), job.corrected, strict=True) if there}
+    found |= {
+        what: job.mask(what)
+        for what, is_corrected in zip(("mask", "undamaged"), job.corrected, strict=True)
+        if is_corrected
+    }
     if job.state in ("done", "stopped"):
         found["report"] = job.run / REPORT
     if folder is not None:
@@ -59,12 +63,12 @@ def files_of(job: Job) -> dict[str, Path]:
         if job.kind == "recover":
             found["result"] = folder / f"recovered{job.found.get('suffix', '.npy')}"
         else:
-            found |= {"result": _part(folder, "recovered"), "outliers": _part(folder, "corruption")}
+            found |= {"result": _part_file(folder, "recovered"), "outliers": _part_file(folder, "corruption")}
             found |= {f"video-{name}": folder / f"{name}.mp4" for name in VIDEOS}
     return {name: path for name, path in found.items() if path.is_file()}
 
 
-def _part(folder: Path, name: str) -> Path:
+def _part_file(folder: Path, name: str) -> Path:
     """Return the file of a part of a matrix, preferably in the format of the uploaded file."""
     return next((path for suffix in MATRICES if (path := folder / f"{name}{suffix}").is_file()), folder / f"{name}.npy")
 

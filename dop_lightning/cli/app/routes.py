@@ -71,8 +71,8 @@ class Routes:
             (f"{of_job}/remove", self.remove),
             (f"{of_job}/correct", self.correct),
         ]
-        return [Route(path, _lines(handler), methods=["GET"]) for path, handler in get] + [
-            Route(path, _lines(handler), methods=["POST"]) for path, handler in post
+        return [Route(path, _errors_as_lines(handler), methods=["GET"]) for path, handler in get] + [
+            Route(path, _errors_as_lines(handler), methods=["POST"]) for path, handler in post
         ]
 
     async def static(self, request: Request) -> Response:
@@ -172,7 +172,7 @@ def _session(request: Request) -> str:
     return session
 
 
-def _lines(handler: Handler) -> Handler:
+def _errors_as_lines(handler: Handler) -> Handler:
     """Wrap a handler to return errors as one line."""
 
     async def answer(request: Request) -> Response:

@@ -58,13 +58,13 @@ class Rates:
 def _probe(preset: Preset, device: str, in_tiles: bool) -> float:
     """Measure the seconds of one iteration at ``PROBE``×``PROBE`` pixels."""
     if not preset.has_network:
-        return min(_filtered(preset, device) for _ in range(2))
+        return min(_time_without_network(preset, device) for _ in range(2))
     one = probe_state(preset, PROBE, in_tiles, device)
     beside = [probe_state(preset, PROBE, in_tiles, device) for _ in range(concurrent_batches(one) - 1)]
     return seconds_per_iteration(one, least=0.2, ahead=iterations_ahead(device), beside=beside)
 
 
-def _filtered(preset: Preset, device: str) -> float:
+def _time_without_network(preset: Preset, device: str) -> float:
     """Measure the seconds of a preset without a network."""
     truth = torch.rand(3, 1, PROBE, generator=torch.Generator().manual_seed(0)).expand(3, PROBE, PROBE)
     problem = SaltAndPepper(0.3).corrupt(truth.contiguous(), torch.Generator().manual_seed(1)).observation

@@ -39,7 +39,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     shapes = [image_shape(path) for path in paths]
     device = torch.device("cuda" if options.device in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
     cost = RecoveryCost(shapes, width, preset, options.precision, device)
-    tile = _tile(options, cost)
+    tile = _tile_side(options, cost)
     alpha = None if options.alpha is None else positive("alpha", options.alpha)
     block = block_length(max(min(h, tile or h) * min(w, tile or w) for _, h, w in shapes), width, device.type)
     settings = {
@@ -49,10 +49,10 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "data": {
             "class_path": "ImageDataModule",
             "init_args": {
-                "images": [_text(path) for path in paths],
-                "truth": _files(options.truth),
-                "mask": _files(options.mask),
-                "undamaged": _files(options.undamaged),
+                "images": [_absolute_path(path) for path in paths],
+                "truth": _matching_files(options.truth),
+                "mask": _matching_files(options.mask),
+                "undamaged": _matching_files(options.undamaged),
                 "value_range": options.range,
                 "tile": tile,
                 "seeds": [options.seed],
@@ -69,12 +69,12 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return settings, _memory_note(cost, tile)
 
 
-def _files(patterns: Sequence[str] | None) -> list[str] | None:
+def _matching_files(patterns: Sequence[str] | None) -> list[str] | None:
     """Return the files of each pattern, without duplicates."""
-    return None if patterns is None else [_text(path) for each in patterns for path in find_images(each)]
+    return None if patterns is None else [_absolute_path(path) for each in patterns for path in find_images(each)]
 
 
-def _text(path: Path) -> str:
+def _absolute_path(path: Path) -> str:
     """Return the absolute path of a file as text for a config.
 
     Raises:
@@ -86,7 +86,7 @@ def _text(path: Path) -> str:
     return text
 
 
-def _tile(options: argparse.Namespace, cost: RecoveryCost) -> int | None:
+def _tile_side(options: argparse.Namespace, cost: RecoveryCost) -> int | None:
     """Return the side of the tiles, or ``None`` for whole images."""
     limit = None if options.max_memory is None else parse_bytes(options.max_memory)
     if options.tile is not None:

@@ -48,7 +48,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     if len(set(kinds.values())) > 1:
         scenes = [data for data, scene in kinds.items() if scene]
         raise ValueError(f"DATA must not mix matrices and scenes, got the scenes {', '.join(scenes)}")
-    return _scenes(options) if all(kinds.values()) else _matrices(options)
+    return _scene_config(options) if all(kinds.values()) else _matrix_config(options)
 
 
 def _is_scene(path: Path) -> bool:
@@ -66,7 +66,7 @@ def _is_scene(path: Path) -> bool:
     return matrix_suffix(path) not in MATRIX_SUFFIXES
 
 
-def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+def _scene_config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     refuse(options, {"key": None, "index": None, "truth": None, "method": "auto"}, "scenes")
     if options.rank is not None and options.rank > MAX_COMPONENTS:
         raise ValueError(f"rank must be at most {MAX_COMPONENTS} for scenes, got {options.rank}")
@@ -80,16 +80,16 @@ def _scenes(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
             "seeds": [options.seed],
         },
     }
-    return _with_model(options, SCENE.recipe(options.rank, options.alpha).model(), data), []
+    return _run_config(options, SCENE.recipe(options.rank, options.alpha).model(), data), []
 
 
-def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+def _matrix_config(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     refuse(options, {"grey": False, "no_pictures": False}, "matrices")
     places = [locate(data) for data in options.data]
     arguments = {
         "files": [str(place.path.absolute()) for place in places],
         "truth": options.truth,
-        "key": _key(options, places),
+        "key": _array_key(options, places),
         "seeds": [options.seed],
         **({"index": options.index} if options.index else {}),
     }
@@ -104,7 +104,7 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
                 f"{user_path(options.out) / problem.name} holds the parts of a matrix that was read in pieces; use "
                 "another --out"
             )
-    method = _method(options)
+    method = _matrix_method(options)
     for problem in module.problems:
         check_sizes(problem)
         if method in ("dop", "convex"):
@@ -116,18 +116,18 @@ def _matrices(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     thin = [f"Warning: {name}: {note}" for name, note in shapes if note]
     data = {"class_path": "MatrixDataModule", "init_args": arguments}
     if method == "convex":
-        return _with_model(options, _convex(options), data), thin
+        return _run_config(options, _convex_settings(options), data), thin
     if method != "dop":
-        return _with_model(options, _robust(options, method), data), thin
+        return _run_config(options, _robust_settings(options, method), data), thin
     unit = statistics.median(scale(problem) for problem in module.problems) ** 0.5
-    recipe = _with_start(MATRIX.recipe(options.rank, options.alpha, unit), saved_settings(options.out, "model"))
+    recipe = _with_saved_scale(MATRIX.recipe(options.rank, options.alpha, unit), saved_settings(options.out, "model"))
     notes: list[str] = []
     if recipe.alpha is None:
         recipe, notes = _choose_alphas(recipe, options, module.problems)
-    return _with_model(options, recipe.model(), data), [*thin, *notes]
+    return _run_config(options, recipe.model(), data), [*thin, *notes]
 
 
-def _method(options: argparse.Namespace) -> str:
+def _matrix_method(options: argparse.Namespace) -> str:
     """Return the method for matrices: that of the options, or of the run that is resumed."""
     method = one_of("method", options.method, METHODS)
     if method == "auto":
@@ -137,7 +137,7 @@ def _method(options: argparse.Namespace) -> str:
     return method
 
 
-def _key(options: argparse.Namespace, places: Sequence[Place]) -> str | None:
+def _array_key(options: argparse.Namespace, places: Sequence[Place]) -> str | None:
     """Return the array of files that are read into memory: from ``--key``, or after ``::``.
 
     Raises:
@@ -163,7 +163,7 @@ def _saved_method(options: argparse.Namespace) -> str | None:
     return "dop" if saved.get("signal") else None
 
 
-def _robust(options: argparse.Namespace, method: str) -> dict[str, Any]:
+def _robust_settings(options: argparse.Namespace, method: str) -> dict[str, Any]:
     # The iterations for choosing α are part of the method: a resumed run keeps them, regardless of --iterations.
     saved = (saved_settings(options.out, "model").get("separation") or {}).get("init_args") or {}
     iterations = saved.get("iterations", options.iterations)
@@ -179,14 +179,14 @@ def _accelerator(options: argparse.Namespace, model: Mapping[str, Any]) -> str:
     return DEVICES[options.device]
 
 
-def _convex(options: argparse.Namespace) -> dict[str, Any]:
+def _convex_settings(options: argparse.Namespace) -> dict[str, Any]:
     if options.rank is not None:
         raise ValueError(f"--rank does not apply to --method convex, got {options.rank}")
     section = {"class_path": "InexactALM", "init_args": {"svd": "partial"}}
     return {"solver": section, "alpha": options.alpha, "block": BLOCK, "evaluate_every": BLOCK}
 
 
-def _with_start(recipe: Recipe, saved: Mapping[str, Any]) -> Recipe:
+def _with_saved_scale(recipe: Recipe, saved: Mapping[str, Any]) -> Recipe:
     """Return the recipe with the initial scale of the saved run, if any, which is that of its first matrices."""
 
     def started(piece: Piece, name: str) -> Piece:
@@ -216,17 +216,17 @@ def _choose_alphas(
             continue
         choice = choose_alpha(problem, method, max_iterations=options.iterations)
         alphas.append(round(choice.alpha, 6))
-        notes.append(_note(problem, choice))
+        notes.append(_alpha_note(problem, choice))
     return replace(recipe, alpha=alphas), notes
 
 
-def _note(problem: Problem, choice: AlphaChoice) -> str:
+def _alpha_note(problem: Problem, choice: AlphaChoice) -> str:
     unit = max(problem.signal_shape) ** 0.5
     tried = f", the best of {len(choice.scales)} values at predicting held-out entries" if choice.scales else ""
     return f"{problem.name}: alpha {choice.alpha:.3g} ({choice.alpha / unit:.3g}·√max(n, m){tried})"
 
 
-def _with_model(options: argparse.Namespace, model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+def _run_config(options: argparse.Namespace, model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": dict(model),
         "data": data,

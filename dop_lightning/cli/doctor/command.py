@@ -42,7 +42,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     checks = chain(check_packages(), check_extras(), check_machine(), check_trial())
     with _quiet():
-        found = list(checks if options.json else _printed(checks))
+        found = list(checks if options.json else _print_sections(checks))
     if options.json:
         print(json.dumps([finding.__dict__ for finding in found], indent=1, ensure_ascii=False))
     else:
@@ -64,7 +64,7 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _printed(findings: Iterable[Finding]) -> Iterable[Finding]:
+def _print_sections(findings: Iterable[Finding]) -> Iterable[Finding]:
     for section, group in groupby(findings, key=lambda finding: finding.section):
         print(f"{TITLES.get(section, section)}:", flush=True)
         for finding in group:

@@ -50,6 +50,6 @@ def attempt(section: str, name: str, look: Callable[[], tuple[State, str]], esse
 
 def in_a_line(error: BaseException, longest: int = 200) -> str:
     """Return the type and message of an error in one line."""
-    said = " ".join(str(error).split())
-    said = said if len(said) <= longest else f"{said[: longest - 1]}…"
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    message = " ".join(str(error).split())
+    message = message if len(message) <= longest else f"{message[: longest - 1]}…"
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

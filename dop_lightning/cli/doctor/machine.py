@@ -65,9 +65,9 @@ def _threads() -> tuple[State, str]:
         usable, threads = runtime.usable_cores(), runtime.set_threads()
     except ValueError as error:
         return "problem", str(error)
-    asked = os.environ.get("OMP_NUM_THREADS", "")
+    requested = os.environ.get("OMP_NUM_THREADS", "")
     text = f"{threads}, with {usable} of {os.cpu_count() or usable} cores available"
-    text += f" and OMP_NUM_THREADS={asked}" if asked else ""
+    text += f" and OMP_NUM_THREADS={requested}" if requested else ""
     if threads > usable:
         return "problem", f"{text}: too many threads slow each other down; set OMP_NUM_THREADS to the number of cores"
     return "ok", text
@@ -123,8 +123,8 @@ def _kernels() -> tuple[State, str]:
 def _cache() -> tuple[State, str]:
     compiled = importlib.import_module("dop_lightning.foundation.native.compiled")
     folder = compiled.cache_folder()
-    if folder.exists() and (told := written_by_others(folder)):
-        return "problem", f"{told}: compiled kernels in it are not used; set XDG_CACHE_HOME to your own folder"
+    if folder.exists() and (hint := written_by_others(folder)):
+        return "problem", f"{hint}: compiled kernels in it are not used; set XDG_CACHE_HOME to your own folder"
     return writable(folder, "set XDG_CACHE_HOME to a writable folder")
 
 

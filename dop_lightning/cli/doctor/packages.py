@@ -81,9 +81,11 @@ def check_packages() -> Iterator[Finding]:
     yield Finding("packages", "Python", "ok", f"{sys.version.split()[0]} ({sys.executable})")
     try:
         always = requirements()[""]
-        yield Finding("packages", NAME, "ok", f"{metadata.version(NAME)} in {_place()}")
+        yield Finding("packages", NAME, "ok", f"{metadata.version(NAME)} in {_package_folder()}")
     except metadata.PackageNotFoundError:
-        yield Finding("packages", NAME, "problem", f"in {_place()}, but not installed: its requirements are unknown")
+        yield Finding(
+            "packages", NAME, "problem", f"in {_package_folder()}, but not installed: its requirements are unknown"
+        )
         return
     except ImportError as error:
         text = f"broken: {in_a_line(error)}; the other packages cannot be checked without it"
@@ -93,7 +95,7 @@ def check_packages() -> Iterator[Finding]:
         yield attempt("packages", needed.name, partial(package, needed), essential=True)
 
 
-def _place() -> str:
+def _package_folder() -> str:
     return str(importlib.import_module(NAME).__path__[0])
 
 

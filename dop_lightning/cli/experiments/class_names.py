@@ -25,10 +25,10 @@ def known_classes(bases: Sequence[type]) -> dict[str, type]:
     Args:
         bases: accepted classes, including their subclasses.
     """
-    return {cls.__name__: cls for cls in _accepted(bases) if not inspect.isabstract(cls)}
+    return {cls.__name__: cls for cls in _selectable_classes(bases) if not inspect.isabstract(cls)}
 
 
-def _accepted(bases: Sequence[type]) -> list[type]:
+def _selectable_classes(bases: Sequence[type]) -> list[type]:
     found: dict[type, None] = dict.fromkeys(cls for base in bases for cls in _subclasses(base))
     return [cls for cls in found if "<locals>" not in cls.__qualname__ and "._" not in f".{class_path(cls)}"]
 
@@ -40,13 +40,13 @@ def _subclasses(base: type) -> Iterator[type]:
         yield from _subclasses(subclass)
 
 
-def _called(name: str, bases: Sequence[type]) -> type | None:
+def _class_by_name(name: str, bases: Sequence[type]) -> type | None:
     """Return the imported class with this name, if any.
 
     Raises:
         ClassNameError: several classes have this name.
     """
-    found = [cls for cls in _accepted(bases) if cls.__name__ == name]
+    found = [cls for cls in _selectable_classes(bases) if cls.__name__ == name]
     paths = sorted({class_path(cls) for cls in found if not inspect.isabstract(cls)})
     if len(paths) > 1:
         raise ClassNameError(f"{name} is the name of several classes; pass the path of one, {' or '.join(paths)}")
@@ -75,28 +75,28 @@ def find_class(name: str, bases: Sequence[type], is_factory: bool = False) -> An
         ClassNameError: the class does not exist, is not a subclass of ``bases``, or is abstract; or its module cannot
             be imported.
     """
-    found = _imported(name, bases) if "." in name else _called(name, bases)
+    found = _import_object(name, bases) if "." in name else _class_by_name(name, bases)
     kind = " or ".join(base.__name__ for base in bases)
     if found is None:
         known = known_classes(bases)
         meant = did_you_mean(name, known, quote=False)
-        raise ClassNameError(f"there is no {kind} {name!r}{meant or _listed(known)}")
+        raise ClassNameError(f"there is no {kind} {name!r}{meant or _format_names(known)}")
     if is_factory and inspect.isroutine(found):
         return found
     if not isinstance(found, type):
-        raise ClassNameError(f"{name} must be a subclass of {kind}, got {_kind_of(found)}")
+        raise ClassNameError(f"{name} must be a subclass of {kind}, got {_describe_kind(found)}")
     if not issubclass(found, tuple(bases)):
         raise ClassNameError(f"{name} must be a subclass of {kind}, got one of {found.__bases__[0].__name__}")
     if inspect.isabstract(found):
-        raise ClassNameError(f"{name} is abstract: it must define {', '.join(map(str, _missing(found)))}")
+        raise ClassNameError(f"{name} is abstract: it must define {', '.join(map(str, _missing_methods(found)))}")
     return found
 
 
-def _kind_of(found: object) -> str:
+def _describe_kind(found: object) -> str:
     return "a function" if inspect.isroutine(found) else f"a {type(found).__name__}"
 
 
-def _missing(cls: type) -> Iterator[str]:
+def _missing_methods(cls: type) -> Iterator[str]:
     """Yield the methods that a subclass must define, with their arguments."""
     for name in sorted(getattr(cls, "__abstractmethods__", ())):
         method = inspect.getattr_static(cls, name)
@@ -106,7 +106,7 @@ def _missing(cls: type) -> Iterator[str]:
             yield f"the property {name}"
 
 
-def _listed(known: Sequence[str] | dict[str, type]) -> str:
+def _format_names(known: Sequence[str] | dict[str, type]) -> str:
     names = sorted(known)
     if not names:
         return ""
@@ -114,7 +114,7 @@ def _listed(known: Sequence[str] | dict[str, type]) -> str:
     return f"; available: {', '.join(names[:MAX_LISTED])}{more}"
 
 
-def _imported(name: str, bases: Sequence[type]) -> Any:
+def _import_object(name: str, bases: Sequence[type]) -> Any:
     """Import the object of a class path."""
     path = name.split(".")
     module: Any = None
@@ -124,21 +124,21 @@ def _imported(name: str, bases: Sequence[type]) -> Any:
             module = importlib.import_module(".".join(path[: depth + 1]))
         except ModuleNotFoundError as error:
             if error.name != ".".join(path[: depth + 1]):
-                raise ClassNameError(_failed_import(name, error)) from error
+                raise ClassNameError(_explain_failed_import(name, error)) from error
             break
         except Exception as error:  # modules of users may raise any error
-            raise ClassNameError(_failed_import(name, error)) from error
+            raise ClassNameError(_explain_failed_import(name, error)) from error
     else:
         depth = len(path) - 1
     found = module
     for part in path[depth:]:
         if not hasattr(found, part):
-            raise ClassNameError(_unknown_path(name, path, depth, module, bases))
+            raise ClassNameError(_explain_wrong_path(name, path, depth, module, bases))
         found = getattr(found, part)
     return found
 
 
-def _failed_import(name: str, error: BaseException) -> str:
+def _explain_failed_import(name: str, error: BaseException) -> str:
     """Explain where and why the module of a class cannot be imported."""
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, SyntaxError):
@@ -152,7 +152,7 @@ def _failed_import(name: str, error: BaseException) -> str:
     return f"{name} cannot be imported: {type(error).__name__} in {file}, line {line}: {text}"
 
 
-def _unknown_path(name: str, path: list[str], depth: int, module: Any, bases: Sequence[type]) -> str:
+def _explain_wrong_path(name: str, path: list[str], depth: int, module: Any, bases: Sequence[type]) -> str:
     """Explain a wrong class path whose first ``depth`` parts can be imported, the last one as ``module``."""
     known = known_classes(bases)
     last = path[-1]
@@ -164,21 +164,21 @@ def _unknown_path(name: str, path: list[str], depth: int, module: Any, bases: Se
         }
         prefix = ".".join(path[:depth])
         close = nearest(last, own) or nearest(last, [word for word in vars(module) if word[0] != "_"])
-        hint = f"; did you mean {prefix}.{close}?" if close else _same_name(last, known) or _listed(own)
+        hint = f"; did you mean {prefix}.{close}?" if close else _suggest_same_name(last, known) or _format_names(own)
         return f"there is no {last!r} in the module {prefix}{hint}"
-    hint = _same_name(last, known)
+    hint = _suggest_same_name(last, known)
     if not hint:
-        close = nearest(path[depth], _modules(module))
+        close = nearest(path[depth], _module_names(module))
         hint = f"; did you mean {'.'.join([*path[:depth], close, *path[depth + 1 :]])}?" if close else ""
     return f"there is no module {'.'.join(path[: depth + 1])!r} for {name}{hint}"
 
 
-def _same_name(last: str, known: dict[str, type]) -> str:
+def _suggest_same_name(last: str, known: dict[str, type]) -> str:
     close = nearest(last, known)
     return f"; did you mean {class_path(known[close])}?" if close else ""
 
 
-def _modules(package: Any) -> list[str]:
+def _module_names(package: Any) -> list[str]:
     """Return the modules of a package, or all top-level modules that are not installed packages."""
     if package is not None:
         return [module.name for module in pkgutil.iter_modules(getattr(package, "__path__", []))]

@@ -33,10 +33,10 @@ def explained(parser: ArgumentParser, arguments: Sequence[str]) -> Iterator[None
             Settings(parser).check(list(sources(arguments)))
         except MistakeError as mistake:
             raise ValueError(str(mistake)) from error
-        raise ValueError(plain_message(str(error)) + _stray_config(str(error))) from error
+        raise ValueError(plain_message(str(error)) + _suggest_config_option(str(error))) from error
 
 
-def _stray_config(text: str) -> str:
+def _suggest_config_option(text: str) -> str:
     """Return a suggestion if ``--config`` is missing before a config file."""
     stray = re.match(r"[Uu]nrecognized arguments: (\S+\.ya?ml)\b", text)
     return f"; did you mean --config {stray[1]}?" if stray and Path(stray[1]).is_file() else ""
@@ -50,16 +50,16 @@ def describe(error: Exception, arguments: Sequence[str] | dict[str, Any]) -> str
         arguments: arguments after the verb, or a generated config.
     """
     text = plain_message(str(error))
-    return add_suggestion(text, _words(list(sources(arguments)))) if isinstance(arguments, list) else text
+    return add_suggestion(text, _all_words(list(sources(arguments)))) if isinstance(arguments, list) else text
 
 
-def _words(found: Sequence[Source]) -> list[str]:
-    return [word for source in found for word in _texts(source.tree)]
+def _all_words(found: Sequence[Source]) -> list[str]:
+    return [word for source in found for word in _strings(source.tree)]
 
 
-def _texts(value: object) -> Iterator[str]:
+def _strings(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
+            yield from _strings(inner)

@@ -107,17 +107,17 @@ class DopCLI(LightningCLI):
             trainer["limit_val_batches"] = None  # the default 0 only disables validation during a fit
         if self._has_callback(Checkpoint) and trainer.get("enable_checkpointing") is False:
             trainer["enable_checkpointing"] = None
-        self._settle_devices(trainer)
+        self._resolve_devices(trainer)
         if trainer.get("enable_progress_bar") is False:  # Lightning raises an error for our bar instead of hiding it
             trainer["enable_progress_bar"] = None
             self.config["progress"]["lines"] = 0
         if trainer.get("default_root_dir") == "":
             raise ValueError("trainer.default_root_dir must be a folder, got ''; use . for the current one")
-        self._follow_moved(trainer)
+        self._use_moved_folder(trainer)
         if trainer.get("default_root_dir") is None:
             trainer["default_root_dir"] = str(self._default_folder())
 
-    def _follow_moved(self, trainer: Any) -> None:
+    def _use_moved_folder(self, trainer: Any) -> None:
         """Resume a run whose folder was moved in the folder of its ``config.yaml``, unless an option sets another."""
         files = self.config.get("config") or []
         if not files or self._has_folder_option:
@@ -143,7 +143,7 @@ class DopCLI(LightningCLI):
             callbacks = [callback for callback in callbacks if not isinstance(callback, IterationProgress)]
         return super()._instantiate_trainer(config, callbacks)
 
-    def _settle_devices(self, trainer: Any) -> None:
+    def _resolve_devices(self, trainer: Any) -> None:
         """Set ``problem_parallel`` for several devices, nodes, or processes of torchrun and SLURM; scoring uses one."""
         if self.verb != "fit":
             trainer["devices"], trainer["num_nodes"], trainer["strategy"] = 1, 1, "auto"
@@ -260,19 +260,19 @@ def fit_config(config: dict[str, Any], note: str = "") -> int:
 
 
 def _run(verb: str, arguments: list[str] | dict[str, Any], note: str = "", take: Take = take_over) -> int:
-    with _told(arguments):
+    with _errors_as_lines(arguments):
         cli = _parse(verb, arguments)
         launcher = cli.trainer.strategy.launcher
         if isinstance(launcher, ChildProcessLauncher) and isinstance(arguments, list):
             launcher.command = [sys.executable, "-m", "dop_lightning", verb, *arguments]
         try:
-            return _act(verb, cli, note, take)
+            return _execute(verb, cli, note, take)
         except SystemExit as error:  # Lightning exits after a second Ctrl-C
             raise KeyboardInterrupt from error
 
 
 @contextmanager
-def _told(arguments: list[str] | dict[str, Any]) -> Iterator[None]:
+def _errors_as_lines(arguments: list[str] | dict[str, Any]) -> Iterator[None]:
     """Raise errors in settings as one line.
 
     Raises:
@@ -341,7 +341,7 @@ def folder_and_devices(arguments: Sequence[str]) -> tuple[Path, int]:
     """
     runner.prepare()
     _check_config_files(arguments)
-    with _told(list(arguments)):
+    with _errors_as_lines(list(arguments)):
         trainer = _parse("fit", list(arguments), _Folder).config["trainer"]
     devices = trainer.get("devices")
     if trainer.get("accelerator") == "cpu":
@@ -379,9 +379,9 @@ def _parse(verb: str, arguments: list[str] | dict[str, Any], cli: type[DopCLI] =
     )
 
 
-def _act(verb: str, cli: DopCLI, note: str, take: Take) -> int:
+def _execute(verb: str, cli: DopCLI, note: str, take: Take) -> int:
     run_folder = Path(cli.trainer.default_root_dir)
-    checkpoint = _checkpoint(cli.config.get("ckpt_path"), run_folder)
+    checkpoint = _checkpoint_path(cli.config.get("ckpt_path"), run_folder)
     if verb == "fit":
         return runner.fit(cli.trainer, cli.model, cli.datamodule, cli.text(), checkpoint, note, take)
     checkpoint = checkpoint or last_checkpoint(run_folder)
@@ -416,16 +416,16 @@ class _Scores(Callback):
         self.rows.append({k: v for k, v in row.items() if not isinstance(v, float) or math.isfinite(v)})
 
 
-def _checkpoint(asked: str | None, run_folder: Path) -> Path | None:
+def _checkpoint_path(given: str | None, run_folder: Path) -> Path | None:
     """Return the path of ``--ckpt_path``; ``None`` for ``last`` before the first checkpoint."""
-    if asked is None:
+    if given is None:
         return None
-    if asked == "last":
+    if given == "last":
         checkpoint = last_checkpoint(run_folder)
         if checkpoint is None:
             print(f"{run_folder} has no checkpoint yet", file=sys.stderr)
         return checkpoint
-    path = Path(asked)
+    path = Path(given)
     if not path.exists():
-        raise ValueError(f"ckpt_path must be a checkpoint or 'last', got {asked!r}, which does not exist")
+        raise ValueError(f"ckpt_path must be a checkpoint or 'last', got {given!r}, which does not exist")
     return path

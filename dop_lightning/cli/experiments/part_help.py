@@ -55,34 +55,34 @@ def page(parser: ArgumentParser, verb: str, arguments: Sequence[str], refused: M
     key, name, others = wanted(arguments)
     settings = Settings(parser)
     settings.check(list(sources(others)))
-    known, prefix, setting = _find(settings, key)
+    known, prefix, setting = _find_setting(settings, key)
     if name and (setting is None or not setting.bases):
         raise ValueError(f"--{key}{HELP} does not accept a name, got {name!r}")
     if setting is None:
         title = (parser.groups or {})[key].title or ""
-        lines = [f"[--{key}.SETTING VALUE …]", "", *_doc(title), *_listed(known, prefix, key, refused)]
+        lines = [f"[--{key}.SETTING VALUE …]", "", *_description(title), *_setting_lines(known, prefix, key, refused)]
     elif not setting.bases:
-        lines = [f"--{key} VALUE", "", *_one(setting, key, refused)]
+        lines = [f"--{key} VALUE", "", *_describe_setting(setting, key, refused)]
     elif not name:
-        lines = [f"--{key} NAME", "", *_one(setting, key, refused), "", *_classes(setting, key)]
+        lines = [f"--{key} NAME", "", *_describe_setting(setting, key, refused), "", *_available_classes(setting, key)]
     else:
-        lines = [f"--{key} {name} [--{key}.SETTING VALUE …]", "", *_of_class(setting, key, name)]
+        lines = [f"--{key} {name} [--{key}.SETTING VALUE …]", "", *_class_lines(setting, key, name)]
     return "\n".join([f"usage: dop {verb} … {lines[0]}", *lines[1:]])
 
 
-def _of_class(setting: Setting, key: str, name: str) -> Iterator[str]:
+def _class_lines(setting: Setting, key: str, name: str) -> Iterator[str]:
     """Yield the lines about a class, given its name."""
     try:
         cls = find_class(name, setting.bases, setting.factory_arguments is not None)
     except ClassNameError as error:
         raise ValueError(f"--{key}{HELP}: {error}") from error
-    yield from _doc(inspect.getdoc(cls) or "")
+    yield from _description(inspect.getdoc(cls) or "")
     own = settings_of_class(cls, setting.factory_arguments or 0)
-    yield from _listed(own, "", key, {})
+    yield from _setting_lines(own, "", key, {})
     yield from ("", "In a config, put these settings below init_args.") if own else ("This class has no settings.",)
 
 
-def _find(settings: Settings, key: str) -> tuple[Mapping[str, Setting], str, Setting | None]:
+def _find_setting(settings: Settings, key: str) -> tuple[Mapping[str, Setting], str, Setting | None]:
     """Return the settings that contain a key, its prefix if it is a section, and the setting if it is one."""
     known: Mapping[str, Setting] = settings.known
     prefix, at = "", ""
@@ -106,28 +106,28 @@ def _find(settings: Settings, key: str) -> tuple[Mapping[str, Setting], str, Set
     return known, prefix, known.get(prefix.rstrip("."))
 
 
-def _listed(known: Mapping[str, Setting], prefix: str, key: str, refused: Mapping[str, str]) -> Iterator[str]:
+def _setting_lines(known: Mapping[str, Setting], prefix: str, key: str, refused: Mapping[str, str]) -> Iterator[str]:
     for name, setting in known.items():
         if name.startswith(prefix):
             inner = f"{key}.{name.removeprefix(prefix)}"
-            yield from _one(setting, inner, refused)
+            yield from _describe_setting(setting, inner, refused)
             if setting.bases and not setting.takes_text:
                 yield f"      --{inner}{HELP} lists the classes."
 
 
-def _one(setting: Setting, key: str, refused: Mapping[str, str]) -> Iterator[str]:
+def _describe_setting(setting: Setting, key: str, refused: Mapping[str, str]) -> Iterator[str]:
     """Yield the lines about a setting."""
-    default = _default(setting)
+    default = _format_default(setting)
     head = f"--{key}: {setting.describe()}{f'; default: {default}' if default else ''}"
-    yield from textwrap.wrap(head, _width(), initial_indent="  ", subsequent_indent="    ")
+    yield from textwrap.wrap(head, _terminal_width(), initial_indent="  ", subsequent_indent="    ")
     section, _, flag = key.rpartition(".")
     if section == "trainer" and flag in refused:
-        yield from _wrapped(f"Not supported: {refused[flag]}.", 6)
+        yield from _wrap(f"Not supported: {refused[flag]}.", 6)
     elif "One or more arguments specifying" not in setting.help:  # jsonargparse's placeholder
-        yield from _wrapped(_plain(setting.help), 6)
+        yield from _wrap(_without_markup(setting.help), 6)
 
 
-def _default(setting: Setting) -> str:
+def _format_default(setting: Setting) -> str:
     value = setting.default
     if hasattr(value, "get") and isinstance(value.get("class_path"), str):
         return str(value["class_path"].rpartition(".")[2])
@@ -138,27 +138,27 @@ def _default(setting: Setting) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _classes(setting: Setting, key: str) -> Iterator[str]:
+def _available_classes(setting: Setting, key: str) -> Iterator[str]:
     known = known_classes(setting.bases)
     yield f"--{key}{HELP} NAME lists the settings of one of these, or of your own class by module.NAME:"
     widest = max(map(len, known), default=0)
     for name in sorted(known):
-        first = _plain(inspect.getdoc(known[name]) or "").partition("\n\n")[0]
-        lines = textwrap.wrap(" ".join(first.split()), _width() - widest - 4) or [""]
+        first = _without_markup(inspect.getdoc(known[name]) or "").partition("\n\n")[0]
+        lines = textwrap.wrap(" ".join(first.split()), _terminal_width() - widest - 4) or [""]
         yield f"  {name:<{widest}}  {lines[0]}".rstrip()
         yield from (" " * (widest + 4) + line for line in lines[1:])
 
 
-def _doc(text: str) -> Iterator[str]:
+def _description(text: str) -> Iterator[str]:
     """Yield the description in a docstring, without its sections and examples."""
     head = re.split(r"^\s*(?:[A-Z][a-z]+:|\.\. |>>> )", text, maxsplit=1, flags=re.MULTILINE)[0]
-    for paragraph in _plain(head).strip().split("\n\n"):
+    for paragraph in _without_markup(head).strip().split("\n\n"):
         if paragraph.strip():
-            yield from _wrapped(f"{paragraph.rstrip().rstrip('.:')}.", 0)
+            yield from _wrap(f"{paragraph.rstrip().rstrip('.:')}.", 0)
             yield ""
 
 
-def _plain(text: str) -> str:
+def _without_markup(text: str) -> str:
     """Remove Sphinx markup, and replace Python's constants by YAML's."""
     text = re.sub(r"\s*\.\. \w+::.*", "", text, flags=re.DOTALL)  # notes
     for word, written in (("None", "null"), ("True", "true"), ("False", "false")):
@@ -169,10 +169,10 @@ def _plain(text: str) -> str:
     return re.sub(r"``([^`]*)``", r"\1", text)
 
 
-def _wrapped(text: str, indent: int) -> list[str]:
+def _wrap(text: str, indent: int) -> list[str]:
     space = " " * indent
-    return textwrap.wrap(" ".join(text.split()), _width(), initial_indent=space, subsequent_indent=space)
+    return textwrap.wrap(" ".join(text.split()), _terminal_width(), initial_indent=space, subsequent_indent=space)
 
 
-def _width() -> int:
+def _terminal_width() -> int:
     return min(shutil.get_terminal_size().columns, WIDEST)

@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
     lightning = importlib.import_module("dop_lightning.cli.experiments.lightning_cli")
     folder, devices = lightning.folder_and_devices(rest)
     with connect(options, folder, min(devices, 1)) as tasks, environment_variables(_environment(tasks, folder)):
-        return int(lightning.run("fit", rest, take=partial(_work, options=rest, tasks=tasks)))
+        return int(lightning.run("fit", rest, take=partial(_run_tasks, options=rest, tasks=tasks)))
 
 
 def _environment(tasks: RayTasks, folder: Path) -> dict[str, str]:
@@ -70,7 +70,7 @@ def _environment(tasks: RayTasks, folder: Path) -> dict[str, str]:
     }
 
 
-def _work(trainer: pl.Trainer, run: Path, options: Sequence[str], tasks: RayTasks) -> Takeover:
+def _run_tasks(trainer: pl.Trainer, run: Path, options: Sequence[str], tasks: RayTasks) -> Takeover:
     """Finish the remaining batches of a run, once the batches are formed."""
     strategy, result = trainer.strategy, Takeover()
     assert isinstance(strategy, ProblemParallelStrategy)
@@ -141,7 +141,7 @@ class _Fit:
             done = 0
             while self.tasks.is_busy and self._signals < 2:
                 for end in self.tasks.wait(PAUSE):
-                    done += self._ended(end)
+                    done += self._handle_end(end)
                     print(f"{done} of {len(hands)} tasks have ended", file=sys.stderr)
 
     def _submit(self, name: str) -> None:
@@ -154,7 +154,7 @@ class _Fit:
         log = (self.run / LOGS / f"{name}.txt").absolute()
         self.tasks.submit(RayTask(name, ["fit", *self.options], Path.cwd(), log, environment))
 
-    def _ended(self, end: TaskEnd) -> bool:
+    def _handle_end(self, end: TaskEnd) -> bool:
         """Process the end of a task, and return whether it is final; otherwise, the task is started again."""
         name, batches = end.task.name, self._batches[end.task.name]
         if self.result.stopped_by:

@@ -56,8 +56,8 @@ def prepare() -> None:
     )
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    for asked_for in ("profilers", "callbacks"):  # their output was requested by the user
-        logging.getLogger(f"pytorch_lightning.{asked_for}").setLevel(logging.INFO)
+    for package_part in ("profilers", "callbacks"):  # their output was requested by the user
+        logging.getLogger(f"pytorch_lightning.{package_part}").setLevel(logging.INFO)
     # torch 2.13 deprecates a function that Lightning 2.6 uses to inspect batches
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
     # jsonargparse 4.53 deprecates arguments that LightningCLI 2.6 uses
@@ -109,23 +109,23 @@ def fit(
     known = claim(run, request)
     mark = request.fingerprint if known is None else known.fingerprint
     if known is not None:
-        _follow(data, known)
+        _use_known_plan(data, known)
         checkpoint = checkpoint or last_checkpoint(run)
     continues = checkpoint is None or checkpoint == run / LAST  # not a checkpoint that the user has chosen
     threads = _set_threads(trainer, known)
     recorded = threads.threads if known is None else known.threads
-    if not _is_one_on_cpu(trainer):
+    if not _is_single_cpu_process(trainer):
         recorded = None
     if trainer.is_global_zero:
         if known is not None and checkpoint is not None:
-            print(f"Resuming the run in {run}{_growth(known)}", file=sys.stderr)
+            print(f"Resuming the run in {run}{_describe_growth(known)}", file=sys.stderr)
         if known is not None and continues and (lost := lost_batches(run)):
-            print(_restart(run, lost), file=sys.stderr)
+            print(_describe_restart(run, lost), file=sys.stderr)
         if note:
             print(note, file=sys.stderr)
         if threads.reason:
             print(threads.reason, file=sys.stderr)
-        if hint := _hint(trainer, data, config["trainer"].get("accelerator")):
+        if hint := _gpu_hint(trainer, data, config["trainer"].get("accelerator")):
             print(f"Hint: {hint}", file=sys.stderr)
         masks = [(whole.name, whole.mask) for whole in data.wholes if whole.mask is not None]
         for name, mask in masks[:MAX_ROWS]:
@@ -144,7 +144,7 @@ def fit(
         held_above(run.absolute())  # if the folder was moved, that is the reason
         raise
     taken = Takeover() if _stopped_by(trainer, module) else take(trainer, run)
-    return _end(trainer, module, data, run, taken)
+    return _print_end(trainer, module, data, run, taken)
 
 
 def follow_run(run: Path, data: RecoveryDataModule, config: Mapping[str, Any]) -> None:
@@ -157,22 +157,22 @@ def follow_run(run: Path, data: RecoveryDataModule, config: Mapping[str, Any]) -
     if folder.has_run:
         data.setup()
         request = RunRequest(config, data.wholes, data.mosaics, data.growing)
-        _follow(data, find_problems(folder, request))
+        _use_known_plan(data, find_problems(folder, request))
 
 
-def _follow(data: RecoveryDataModule, known: KnownRun) -> None:
+def _use_known_plan(data: RecoveryDataModule, known: KnownRun) -> None:
     data.keep_names(known.names)
     data.plan = known.batches
 
 
-def _restart(run: Path, lost: Sequence[str]) -> str:
+def _describe_restart(run: Path, lost: Sequence[str]) -> str:
     """Return the line about batches without a checkpoint."""
     labels = ", ".join(lost[:3]) + (", …" if len(lost) > 3 else "")
     what = f"{labels} has" if len(lost) == 1 else f"{len(lost)} batches ({labels}) have"
     return f"{run / LAST}: {what} no checkpoint, restarting from the beginning"
 
 
-def _growth(known: KnownRun) -> str:
+def _describe_growth(known: KnownRun) -> str:
     """Describe the new problems of a run; empty if there are none."""
     new = known.entries.count(None)
     return f", with {new} new problem{'s' if new > 1 else ''}" if new else ""
@@ -180,19 +180,19 @@ def _growth(known: KnownRun) -> str:
 
 def _set_threads(trainer: pl.Trainer, known: KnownRun | None) -> ThreadChoice:
     """Set the threads of a run in one process on a CPU. Several processes divide the cores themselves."""
-    if not _is_one_on_cpu(trainer):
+    if not _is_single_cpu_process(trainer):
         return ThreadChoice(torch.get_num_threads())
     choice = choose_threads(None if known is None else known.threads, is_resumed=known is not None)
     torch.set_num_threads(choice.threads)
     return choice
 
 
-def _is_one_on_cpu(trainer: pl.Trainer) -> bool:
+def _is_single_cpu_process(trainer: pl.Trainer) -> bool:
     """Return whether the run has one process, on a CPU."""
     return trainer.world_size == 1 and trainer.strategy.root_device.type == "cpu"
 
 
-def _hint(trainer: pl.Trainer, data: RecoveryDataModule, accelerator: str | None) -> str:
+def _gpu_hint(trainer: pl.Trainer, data: RecoveryDataModule, accelerator: str | None) -> str:
     """Return a hint about unused GPUs; empty if the user or a cluster chose the devices."""
     if accelerator not in (None, "auto", "gpu", "cuda"):
         return ""
@@ -210,7 +210,7 @@ def _stopped_by(trainer: pl.Trainer, module: DoubleOverparameterization) -> str:
     return module.stopped_by or (launcher.stopped_by if isinstance(launcher, ChildProcessLauncher) else "")
 
 
-def _end(
+def _print_end(
     trainer: pl.Trainer, module: DoubleOverparameterization, data: RecoveryDataModule, run: Path, taken: Takeover
 ) -> int:
     """Print the results of a run and failures, and return the exit status of this process."""

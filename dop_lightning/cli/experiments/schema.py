@@ -40,13 +40,13 @@ class Setting:
     @cached_property
     def bases(self) -> tuple[type, ...]:
         """Classes whose subclasses are accepted by name, also as elements of a list."""
-        return tuple(dict.fromkeys(base for kind in self.alternatives for base in _bases(kind)))
+        return tuple(dict.fromkeys(base for kind in self.alternatives for base in _base_classes(kind)))
 
     @cached_property
     def factory_arguments(self) -> int | None:
         """Number of arguments with which a class is called later; ``None`` if it is instantiated immediately."""
         for kind in self.alternatives:
-            if get_origin(kind) is collections.abc.Callable and _bases(kind):
+            if get_origin(kind) is collections.abc.Callable and _base_classes(kind):
                 arguments = get_args(kind)[0]
                 return len(arguments) if isinstance(arguments, list) else 0
         return None
@@ -54,7 +54,7 @@ class Setting:
     @property
     def element(self) -> "Setting | None":
         """Setting of one element of a list, if lists are accepted."""
-        elements = [kind for alternative in self.alternatives for kind in _elements(alternative)]
+        elements = [kind for alternative in self.alternatives for kind in _element_types(alternative)]
         if not elements:
             return None
         return Setting(self.key, Union[tuple(elements)], None, self.help)  # noqa: UP007 — a dynamic union
@@ -79,7 +79,7 @@ class Setting:
 
     def describe(self) -> str:
         """Describe the accepted values."""
-        kinds = list(dict.fromkeys(word for kind in self.alternatives for word in _in_words(kind)))
+        kinds = list(dict.fromkeys(word for kind in self.alternatives for word in _describe_type(kind)))
         return " or ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
 
     def accepts(self, value: object) -> bool:
@@ -106,11 +106,11 @@ def settings_of(parser: ArgumentParser) -> dict[str, Setting]:
     return {
         action.dest: Setting(action.dest, kind, action.default, action.help or "")
         for action in parser._actions
-        if (kind := _kind(action)) is not None
+        if (kind := _type_of(action)) is not None
     }
 
 
-def _kind(action: Action) -> Any:
+def _type_of(action: Action) -> Any:
     is_help = action.dest.endswith(".help")
     return None if is_help else getattr(action, "_typehint", None)
 
@@ -147,25 +147,25 @@ def _alternatives(kind: Any) -> Iterator[Any]:
         yield kind
 
 
-def _bases(kind: Any) -> list[type]:
+def _base_classes(kind: Any) -> list[type]:
     origin = get_origin(kind)
     if origin is collections.abc.Callable:
         arguments = get_args(kind)
-        return [base for one in _alternatives(arguments[1]) for base in _bases(one)] if arguments else []
+        return [base for one in _alternatives(arguments[1]) for base in _base_classes(one)] if arguments else []
     if origin is type:
         return []
-    if elements := _elements(kind):
-        return [base for element in elements for one in _alternatives(element) for base in _bases(one)]
+    if elements := _element_types(kind):
+        return [base for element in elements for one in _alternatives(element) for base in _base_classes(one)]
     cls = origin or kind
-    return [cls] if _is_part(cls) else []
+    return [cls] if _is_selectable(cls) else []
 
 
-def _is_part(cls: Any) -> bool:
+def _is_selectable(cls: Any) -> bool:
     """Return whether a class is selected by name, unlike numbers, strings, paths and times."""
     return inspect.isclass(cls) and cls.__module__.partition(".")[0] not in sys.stdlib_module_names
 
 
-def _elements(kind: Any) -> list[Any]:
+def _element_types(kind: Any) -> list[Any]:
     """Return the types of the elements of a list."""
     origin = get_origin(kind)
     if inspect.isclass(origin) and issubclass(origin, collections.abc.Iterable):
@@ -186,19 +186,19 @@ _WORDS = {
 }
 
 
-def _in_words(kind: Any) -> list[str]:
+def _describe_type(kind: Any) -> list[str]:
     origin = get_origin(kind)
     if origin is Literal:
         return [repr(word) for word in get_args(kind)]
-    if elements := _elements(kind):
-        words = [word for one in elements for inner in _alternatives(one) for word in _in_words(inner)]
+    if elements := _element_types(kind):
+        words = [word for one in elements for inner in _alternatives(one) for word in _describe_type(inner)]
         return [f"a list of {' or '.join(dict.fromkeys(map(_plural, words)))}"]
     if origin is collections.abc.Callable:
-        return [_one(base) for base in _bases(kind)] or ["a function"]
-    return _WORDS.get(kind) or _WORDS.get(origin) or [_one(origin or kind)]
+        return [_with_article(base) for base in _base_classes(kind)] or ["a function"]
+    return _WORDS.get(kind) or _WORDS.get(origin) or [_with_article(origin or kind)]
 
 
-def _one(cls: Any) -> str:
+def _with_article(cls: Any) -> str:
     name = getattr(cls, "__name__", str(cls))
     return f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
 

@@ -28,7 +28,7 @@ class Source:
     @property
     def classes(self) -> Iterator[tuple[str, str]]:
         """Selected classes, with the plain keys of their settings; may include other strings."""
-        return _texts(self.tree, "")
+        return _strings(self.tree, "")
 
     def show(self, key: str) -> str:
         """Return a key as written in this source: ``model.tau`` or ``--model.tau``."""
@@ -47,7 +47,7 @@ def sources(arguments: Sequence[str]) -> Iterator[Source]:
             if isinstance(content, dict):
                 yield Source(value, content, True)
         elif option.startswith("--") and option not in (*FLAGS_WITHOUT_VALUE, "--config"):
-            yield Source(option, _nested(option.removeprefix("--"), _structured(value)), False)
+            yield Source(option, _nest(option.removeprefix("--"), _parse_structure(value)), False)
 
 
 def options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -76,16 +76,16 @@ def plain_key(key: str) -> str:
     return ".".join(part for part in key.split(".") if part not in ("init_args", "dict_kwargs"))
 
 
-def _texts(tree: Mapping[Any, Any], key: str) -> Iterator[tuple[str, str]]:
+def _strings(tree: Mapping[Any, Any], key: str) -> Iterator[tuple[str, str]]:
     for word, value in tree.items():
         inner = key if word in ("init_args", "class_path") else f"{key}.{word}" if key else str(word)
         if isinstance(value, Mapping):
-            yield from _texts(value, inner)
+            yield from _strings(value, inner)
         elif isinstance(value, str) and (word == "class_path" or "class_path" not in tree):
             yield inner, value
 
 
-def _structured(value: str) -> Any:
+def _parse_structure(value: str) -> Any:
     """Parse a mapping or a list; other values stay strings."""
     if value.lstrip()[:1] in ("{", "["):
         try:
@@ -95,7 +95,7 @@ def _structured(value: str) -> Any:
     return value
 
 
-def _nested(key: str, value: Any) -> dict[str, Any]:
+def _nest(key: str, value: Any) -> dict[str, Any]:
     """Convert ``a.b`` to ``{a: {b: …}}``."""
     first, dot, rest = key.partition(".")
-    return {first: _nested(rest, value) if dot else value}
+    return {first: _nest(rest, value) if dot else value}

@@ -79,7 +79,7 @@ def take_over(trainer: pl.Trainer, run: Path) -> Takeover:
     if taken_batches() is not None or "TORCHELASTIC_RUN_ID" in os.environ or (is_child() and not is_orphan()):
         return result
     claims, lock = Claims(run / LOCK), FolderLock(run)
-    dead = _dead(trainer, strategy.plan, run)
+    dead = _dead_batches(trainer, strategy.plan, run)
     if not any(dead.values()) or claims.take([TAKEOVER_LOCK]):
         return result
     if trainer.strategy.root_device.type == "cuda":
@@ -95,7 +95,7 @@ def take_over(trainer: pl.Trainer, run: Path) -> Takeover:
     return result
 
 
-def _dead(trainer: pl.Trainer, plan: Plan, run: Path) -> dict[int, list[int]]:
+def _dead_batches(trainer: pl.Trainer, plan: Plan, run: Path) -> dict[int, list[int]]:
     """Return the batches of dead processes, by rank."""
     launcher = trainer.strategy.launcher
     own = [trainer.global_rank]

@@ -41,7 +41,7 @@ def partial_singular_value_threshold(
     Returns:
         The result, ``(n, m)``, and the number of singular values above t.
     """
-    Q: Tensor | None = _start(last, rank)
+    Q: Tensor | None = _start_subspace(last, rank)
     U, S = M[:, :0], M[0, :0]
     for number in range(PASSES):
         if Q is None:
@@ -51,12 +51,12 @@ def partial_singular_value_threshold(
             residuals = torch.linalg.vector_norm(Z - U * S, dim=0)  # of M·V = U·S; Mᵀ·U = V·S holds exactly
             kept = threshold < S
             if bool(kept.all()):
-                Q = _enlarged(Q)
+                Q = _enlarge(Q)
                 U, S = M[:, :0], M[0, :0]
                 if Q is None:
                     break
                 Z = M @ Q
-            elif number >= SEARCH - 1 and _settled(S, residuals, kept, threshold, error):
+            elif number >= SEARCH - 1 and _has_converged(S, residuals, kept, threshold, error):
                 return (U[:, kept] * (S[kept] - threshold)) @ Q[:, kept].mT, int(kept.sum())
         U = torch.linalg.qr(Z)[0]
         Q, S, Ph = torch.linalg.svd(M.mT @ U, full_matrices=False)  # m b: right Ritz vectors, descending values
@@ -83,7 +83,7 @@ def partial_eigenvalue_threshold(
         The result, ``(n, n)``, and the number of eigenvalues above t.
     """
     H = (M + M.mT) / 2
-    Q: Tensor | None = _start(last, rank)
+    Q: Tensor | None = _start_subspace(last, rank)
     for number in range(PASSES):
         if Q is None:
             break
@@ -93,8 +93,8 @@ def partial_eigenvalue_threshold(
         residuals = torch.linalg.vector_norm(Z - V * w, dim=0)
         kept = w > threshold
         if bool((w.abs() > threshold).all()):
-            Q = _enlarged(V)
-        elif number >= SEARCH and _settled(w, residuals, kept, threshold, error):
+            Q = _enlarge(V)
+        elif number >= SEARCH and _has_converged(w, residuals, kept, threshold, error):
             return (V[:, kept] * (w[kept] - threshold)) @ V[:, kept].mT, int(kept.sum())
         else:
             Q = torch.linalg.qr(Z)[0]
@@ -102,9 +102,9 @@ def partial_eigenvalue_threshold(
     return (V * (w - threshold).clamp(min=0)) @ V.mT, int((w > threshold).sum())
 
 
-def _start(last: Tensor, rank: int) -> Tensor | None:
+def _start_subspace(last: Tensor, rank: int) -> Tensor | None:
     """Return the row space of ``last`` and random columns, orthonormal ``(m, b)``; the columns are reproducible."""
-    draws = _draws(last, rank + EXTRA)
+    draws = _draw_normal(last, rank + EXTRA)
     if draws is None:
         return None
     if rank > 0:
@@ -113,13 +113,13 @@ def _start(last: Tensor, rank: int) -> Tensor | None:
     return torch.linalg.qr(draws)[0]
 
 
-def _enlarged(Q: Tensor) -> Tensor | None:
+def _enlarge(Q: Tensor) -> Tensor | None:
     """Return ``Q`` and as many random columns, orthonormal; ``None`` if the block would be too large."""
-    draws = _draws(Q, 2 * Q.shape[1], Q.shape[0])
+    draws = _draw_normal(Q, 2 * Q.shape[1], Q.shape[0])
     return None if draws is None else torch.linalg.qr(torch.cat([Q, draws[:, Q.shape[1] :]], dim=1))[0]
 
 
-def _draws(like: Tensor, columns: int, side: int | None = None) -> Tensor | None:
+def _draw_normal(like: Tensor, columns: int, side: int | None = None) -> Tensor | None:
     """Return ``(m, columns)`` normal numbers; ``None`` if a block of this size does not pay off."""
     rows = like.shape[-1] if side is None else side
     smaller = min(like.shape) if side is None else side
@@ -129,7 +129,7 @@ def _draws(like: Tensor, columns: int, side: int | None = None) -> Tensor | None
     return torch.randn(rows, columns, dtype=like.dtype, generator=generator, device="cpu").to(like.device)
 
 
-def _settled(values: Tensor, residuals: Tensor, kept: Tensor, threshold: Tensor, error: float) -> bool:
+def _has_converged(values: Tensor, residuals: Tensor, kept: Tensor, threshold: Tensor, error: float) -> bool:
     """Return whether the retained triplets are exact to the bound and the others are certainly below the threshold."""
     exact = torch.linalg.vector_norm(residuals * kept) <= error * values.abs().max()
     return bool(exact & (kept | (values + residuals <= threshold)).all())

@@ -56,7 +56,7 @@ class ConvexSolver(ABC):
             raise ValueError(f"positive requires square matrices, got {n}×{m}")
         self.positive = positive
         self.svd = one_of("svd", svd, ["full", "partial"])
-        self.tolerance = _tolerance(tolerance)
+        self.tolerance = _check_tolerance(tolerance)
         self.dtype = {"float64": torch.float64, "float32": torch.float32}[
             one_of("precision", precision, ["float64", "float32"])
         ]
@@ -117,7 +117,7 @@ def ratio(a: Tensor, b: Tensor) -> Tensor:
     return a / b.clamp(min=torch.finfo(b.dtype).tiny)
 
 
-def _tolerance(value: float) -> float:
+def _check_tolerance(value: float) -> float:
     if positive("tolerance", value) < 1e-12 or value >= 1:
         raise ValueError(
             f"tolerance must be at least 1e-12 and below 1, got {value}; rounding prevents smaller residuals"

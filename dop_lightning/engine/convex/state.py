@@ -66,7 +66,7 @@ class ConvexState(State):
         self.alpha = one_per_problem("alpha", default if alpha is None else alpha, len(problems))
         self.optimizers: list[Optimizer] = []
         self._factories = (solver, operator)
-        exact = _in_type(problems, self.solver.dtype)
+        exact = _to_dtype(problems, self.solver.dtype)
         self._program = convex_program(exact, create_part(operator, Operator, exact).to(problems.device), self.alpha)
         self._loss = SquaredLoss()
         self._state = self.solver.start(self._program)
@@ -107,7 +107,7 @@ class ConvexState(State):
                     active = ~state["converged"]
                     if not bool(active.any()):
                         break
-                    state = _merged(self.solver.step(self._program, state, active), state, active)
+                    state = _merge(self.solver.step(self._program, state, active), state, active)
         except AdvanceInterrupted:
             self._worker = None
             return []
@@ -115,8 +115,8 @@ class ConvexState(State):
             if not is_out_of_memory(error):
                 raise
             raise out_of_memory(self.problems) from None
-        healthy = _finite(state, self.problems.dtype)
-        self._state = _merged(state, before, healthy)
+        healthy = _is_finite(state, self.problems.dtype)
+        self._state = _merge(state, before, healthy)
         self.iteration += iterations
         return torch.nonzero(~healthy).flatten().tolist()
 
@@ -145,7 +145,9 @@ class ConvexState(State):
         shapes = {key: value.shape[1:] for key, value in self._state.items()}
         given = {key: value.shape for key, value in state["tensors"].items()}
         if given != shapes:
-            raise ValueError(f"{name}: state must have the shapes {_named(shapes)}, got {_named(given)}")
+            raise ValueError(
+                f"{name}: state must have the shapes {_format_shapes(shapes)}, got {_format_shapes(given)}"
+            )
         changed = {key: value.clone() for key, value in self._state.items()}
         for key, value in state["tensors"].items():
             changed[key][k] = value.to(changed[key])
@@ -160,18 +162,18 @@ class ConvexState(State):
         return other
 
 
-def _in_type(problems: ProblemBatch, dtype: torch.dtype) -> ProblemBatch:
+def _to_dtype(problems: ProblemBatch, dtype: torch.dtype) -> ProblemBatch:
     return ProblemBatch([replace(p, observation=p.observation.to(dtype)) for p in problems], problems.device)
 
 
-def _merged(new: Tensors, old: Tensors, which: Tensor) -> Tensors:
+def _merge(new: Tensors, old: Tensors, which: Tensor) -> Tensors:
     """Return ``new`` for the problems in ``which``, ``(K,)`` bool, and ``old`` for the others."""
     if bool(which.all()):
         return new
     return {name: torch.where(column(which, value), value, old[name]) for name, value in new.items()}
 
 
-def _finite(state: Tensors, dtype: torch.dtype) -> Tensor:
+def _is_finite(state: Tensors, dtype: torch.dtype) -> Tensor:
     """Return whether the state of each problem is finite, ``(K,)``; X and s must also be finite in ``dtype``."""
     healthy = torch.ones_like(state["converged"])
     for name, value in state.items():
@@ -180,5 +182,5 @@ def _finite(state: Tensors, dtype: torch.dtype) -> Tensor:
     return healthy
 
 
-def _named(shapes: Mapping[str, torch.Size]) -> str:
+def _format_shapes(shapes: Mapping[str, torch.Size]) -> str:
     return ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())

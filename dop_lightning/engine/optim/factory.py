@@ -55,7 +55,7 @@ def make_optimizers(
     optimizers: list[Optimizer] = []
     if theta_optimizer is not None:
         own = theta_optimizer(groups.pop(0)["params"])
-        _check(own, signal, len(tau))
+        _check_optimizer(own, signal, len(tau))
         if capturable:
             make_capturable(own)  # even without graphs, to get the same bits
         optimizers.append(own)
@@ -65,7 +65,7 @@ def make_optimizers(
     return [*optimizers, descent], descent
 
 
-def _check(optimizer: Optimizer, signal: Signal, size: int) -> None:
+def _check_optimizer(optimizer: Optimizer, signal: Signal, size: int) -> None:
     """Reject optimizers of θ that cannot be used."""
     name = type(optimizer).__name__
     if signature(optimizer.step).parameters["closure"].default is Parameter.empty:

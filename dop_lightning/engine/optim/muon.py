@@ -156,24 +156,24 @@ class Muon(Optimizer):
         # as matrices, in the order of memory where channels come last: the order of columns has no part in it
         matrices = [b.movedim(1, -1).flatten(1) for b in ahead]
         moves = []
-        for p, step in zip(kernels, self._orthogonalised(matrices, group["precision"]), strict=True):
+        for p, step in zip(kernels, self._orthogonalise(matrices, group["precision"]), strict=True):
             rows, columns = step.shape
             move = step.reshape(p.movedim(1, -1).shape).movedim(-1, 1)
             moves.append(move * (rows / columns) ** 0.5 if rows > columns else move)
         torch._foreach_add_(kernels, moves, alpha=-group["lr"])
 
-    def _orthogonalised(self, matrices: list[Tensor], precision: str) -> list[Tensor]:
+    def _orthogonalise(self, matrices: list[Tensor], precision: str) -> list[Tensor]:
         """Orthogonalise each matrix: on a CPU in one stack per shape, elsewhere in as few stacks as possible."""
         first = matrices[0]
         if first.device.type == "cpu" or any(m.dtype != first.dtype or m.device != first.device for m in matrices):
-            return _by_shape(matrices, precision)
+            return _orthogonalise_by_shape(matrices, precision)
         shapes = [(m.shape[0], m.shape[1]) for m in matrices]
         # not in self.state, which is saved: stacks can be recomputed
         known: dict[Any, Stacks] = self.__dict__.setdefault("_stacks", {})
         key = (tuple(shapes), first.dtype, first.device)
         if key not in known:
             known[key] = Stacks(shapes, first)
-        return _merged(matrices, known[key], precision)
+        return _orthogonalise_padded(matrices, known[key], precision)
 
     def _step_vectors(self, vectors: list[Tensor], group: dict[str, Any]) -> None:
         for p in vectors:
@@ -195,20 +195,20 @@ def _pace(optimizer: Muon) -> float:  # noqa: ARG001
     return PACE
 
 
-def _type_of_products(matrix: Tensor, precision: str) -> torch.dtype:
+def _product_dtype(matrix: Tensor, precision: str) -> torch.dtype:
     """Return the dtype of the matrix products."""
     units = matrix.device.type == "cpu" and has_bfloat16_units(matrix.device)
     half = precision == "bf16" or (precision == "auto" and units)
     return torch.bfloat16 if half and matrix.dtype == torch.float32 else matrix.dtype
 
 
-def _merged(matrices: list[Tensor], stacks: Stacks, precision: str) -> list[Tensor]:
+def _orthogonalise_padded(matrices: list[Tensor], stacks: Stacks, precision: str) -> list[Tensor]:
     """Orthogonalise each matrix in stacks of several shapes. The zero padding stays zero, and affects only rounding."""
-    made = stacks.stack(matrices, _type_of_products(matrices[0], precision))
+    made = stacks.stack(matrices, _product_dtype(matrices[0], precision))
     return stacks.unstack([orthogonalised(stack) for stack in made], matrices[0].dtype)
 
 
-def _by_shape(matrices: list[Tensor], precision: str) -> list[Tensor]:
+def _orthogonalise_by_shape(matrices: list[Tensor], precision: str) -> list[Tensor]:
     """Orthogonalise each matrix, in one stack per shape."""
     alike: dict[tuple[Any, ...], list[int]] = {}
     for place, matrix in enumerate(matrices):
@@ -216,6 +216,6 @@ def _by_shape(matrices: list[Tensor], precision: str) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     for (_, dtype, _), places in alike.items():
         stack = torch.stack([matrices[i] for i in places])
-        made = orthogonalised(stack.to(_type_of_products(stack, precision)))
+        made = orthogonalised(stack.to(_product_dtype(stack, precision)))
         found.update(zip(places, made.to(dtype).unbind(), strict=True))
     return [found[place] for place in range(len(matrices))]

@@ -33,10 +33,10 @@ def pace(optimizer: Optimizer) -> float:
 @pace.register(AdamW)
 @pace.register(NAdam)
 @pace.register(RAdam)
-def _of_adam(optimizer: Optimizer) -> float:  # noqa: ARG001
+def _adam_pace(optimizer: Optimizer) -> float:  # noqa: ARG001
     return ADAM
 
 
 @pace.register(SGD)
-def _of_sgd(optimizer: Optimizer) -> float:  # noqa: ARG001
+def _sgd_pace(optimizer: Optimizer) -> float:  # noqa: ARG001
     return GRADIENT_DESCENT

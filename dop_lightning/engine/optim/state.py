@@ -47,12 +47,12 @@ def load_optimizer_state(optimizer: Optimizer, owned: Owned, saved: Mapping[str,
             elif isinstance(present, Tensor) and present.shape == value.shape:
                 present.copy_(value)  # in place, since a CUDA graph refers to it by address
             else:
-                counts = value.dim() == 0 and not _counts_on_device(optimizer, parameter)
+                counts = value.dim() == 0 and not _has_device_step(optimizer, parameter)
                 like = parameter.dtype if value.shape == parameter.shape else value.dtype
                 state[key] = value.clone() if counts else value.to(parameter.device, like, copy=True)
 
 
-def _counts_on_device(optimizer: Optimizer, parameter: nn.Parameter) -> bool:
+def _has_device_step(optimizer: Optimizer, parameter: nn.Parameter) -> bool:
     """Return whether the step count of a parameter is on its device; optimizers of torch keep it on the CPU."""
     group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
     return bool(group.get("capturable") or group.get("fused"))

@@ -85,19 +85,19 @@ def certify(
     if not rms > 0:
         return rejected("no low-rank component was found")
     floor = MAX_EXACT_RESIDUAL * tolerance * rms
-    exact = _share_above(hidden, floor), _share_above(shown, floor)
+    exact = _fraction_above(hidden, floor), _fraction_above(shown, floor)
     both = len(hidden), len(shown)
-    hidden_level, shown_level = _level(hidden, exact[1]) / rms, _level(shown, exact[1]) / rms
+    hidden_level, shown_level = _median_residual(hidden, exact[1]) / rms, _median_residual(shown, exact[1]) / rms
     if (
         exact[1] <= MAX_OUTLIERS
         and freedom <= MAX_FREEDOM
         and hidden_level <= MAX_EXACT_RESIDUAL * tolerance
-        and _same_share(*exact, *both)
+        and _fractions_agree(*exact, *both)
     ):
         return Certificate("exact", "", hidden_level, shown_level)
-    scale = _noise(shown)
-    beyond = _share_above(hidden, 5 * scale), _share_above(shown, 5 * scale)
-    hidden_level, shown_level = _level(hidden, beyond[1]) / rms, _level(shown, beyond[1]) / rms
+    scale = _noise_deviation(shown)
+    beyond = _fraction_above(hidden, 5 * scale), _fraction_above(shown, 5 * scale)
+    hidden_level, shown_level = _median_residual(hidden, beyond[1]) / rms, _median_residual(shown, beyond[1]) / rms
     found = {"hidden": hidden_level, "shown": shown_level}
     if beyond[1] > MAX_OUTLIERS:
         return rejected(f"most entries would be outliers ({beyond[1]:.2f})", **found)
@@ -107,32 +107,32 @@ def certify(
         return rejected("hidden entries are not predicted", **found)
     if not hidden_level <= (MAX_RESIDUAL_RATIO + 2 * freedom) * shown_level:
         return rejected("the error at hidden entries exceeds the error at the others", **found)
-    if not _same_share(*beyond, *both):
+    if not _fractions_agree(*beyond, *both):
         return rejected("outliers are more frequent among hidden entries than among the others", **found)
     if not structure() <= MAX_T_STATISTIC:
         return rejected("the residual has structure beyond the estimated rank", **found)
     return Certificate("noisy", "", hidden_level, shown_level)
 
 
-def _share_above(residuals: Tensor, limit: float) -> float:
+def _fraction_above(residuals: Tensor, limit: float) -> float:
     return float((residuals > limit).double().mean())
 
 
-def _level(residuals: Tensor, outliers: float) -> float:
+def _median_residual(residuals: Tensor, outliers: float) -> float:
     """Return the median residual of the entries that are not outliers, given the fraction of outliers."""
     return float(residuals.quantile(0.5 * (1 - min(outliers, 0.98))))
 
 
-def _noise(residuals: Tensor) -> float:
+def _noise_deviation(residuals: Tensor) -> float:
     """Return the standard deviation of normal noise, robust to outliers in up to half of the entries."""
     scale = float(residuals.median()) / 0.6745
     for _ in range(5):
-        inliers = 1 - _share_above(residuals, 5 * scale)
+        inliers = 1 - _fraction_above(residuals, 5 * scale)
         scale = float(residuals.quantile(0.5 * inliers)) / 0.6745
     return scale
 
 
-def _same_share(first: float, second: float, sizes_first: int, sizes_second: int) -> bool:
+def _fractions_agree(first: float, second: float, sizes_first: int, sizes_second: int) -> bool:
     """Return whether two fractions agree up to chance and half a per cent."""
     spread = (second * (1 - second) * (1 / sizes_first + 1 / sizes_second)) ** 0.5
     return abs(first - second) <= 5 * spread + 0.005

@@ -174,7 +174,7 @@ class Ranks(SingleProcess):
         self.calls += 1
 
     @property
-    def _others(self) -> float:
+    def _remote_fraction(self) -> float:
         return (self.size - 1) / self.size
 
     def total(self, rows: int) -> int:
@@ -188,15 +188,15 @@ class Ranks(SingleProcess):
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum over all ranks, in an order that only depends on their number."""
         values = values.contiguous()
-        self._call(2 * self._others * values.nbytes, dist.all_reduce, values)
+        self._call(2 * self._remote_fraction * values.nbytes, dist.all_reduce, values)
         return values
 
     def every(self, *numbers: float) -> Tensor:
         """Return the numbers of all ranks."""
         own = torch.tensor([*numbers, 0.0], dtype=torch.float64, device=self.device)
-        return torch.stack(self._gathered(own)).cpu()[:, : len(numbers)]
+        return torch.stack(self._gather(own)).cpu()[:, : len(numbers)]
 
-    def _gathered(self, values: Tensor) -> list[Tensor]:
+    def _gather(self, values: Tensor) -> list[Tensor]:
         found = [torch.empty_like(values) for _ in range(self.size)]
         self._call((self.size - 1) * values.nbytes, dist.all_gather, found, values)
         return found
@@ -209,7 +209,7 @@ class Ranks(SingleProcess):
         sizes = self._sizes(len(values))
         own = sizes[self.rank]
         summands = values.new_empty(self.size * own, values.shape[1])
-        sent = self._others * values.nbytes
+        sent = self._remote_fraction * values.nbytes
         self._call(sent, dist.all_to_all_single, summands, values.contiguous(), [own] * self.size, sizes)
         return summands.view(self.size, own, -1).sum(dim=0)
 
@@ -218,7 +218,7 @@ class Ranks(SingleProcess):
         sizes = self._sizes(length)
         padded = share.new_zeros(max(sizes), share.shape[1])
         padded[: len(share)] = share
-        return torch.cat([part[:size] for part, size in zip(self._gathered(padded), sizes, strict=True)])
+        return torch.cat([part[:size] for part, size in zip(self._gather(padded), sizes, strict=True)])
 
     def broadcast(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Return the values of rank 0."""
@@ -231,14 +231,14 @@ class Ranks(SingleProcess):
         """Return the singular value decomposition. Rank 0 computes that of the small core."""
         sides = [torch.linalg.qr(side) for side in (left, right)]
         k = left.shape[1]
-        sent = torch.cat([_padded(R) for _, R in sides])
+        sent = torch.cat([_pad_factor(R) for _, R in sides])
         received = [torch.empty_like(sent) for _ in range(self.size)] if self.rank == 0 else None
         self._call(sent.nbytes, dist.gather, sent, received, 0)
         back = torch.zeros(2 * k + 2, k, dtype=torch.float64, device=left.device)
         sendings: list[Tensor] | None = None
         if received is not None:
-            inner_left, R_left = _stacked([part[: k + 1] for part in received])
-            inner_right, R_right = _stacked([part[k + 1 :] for part in received])
+            inner_left, R_left = _stacked_qr([part[: k + 1] for part in received])
+            inner_right, R_right = _stacked_qr([part[k + 1 :] for part in received])
             u, values, vh = torch.linalg.svd(core(R_left, R_right), full_matrices=False)
             width = len(values)
             sendings = [torch.zeros_like(back) for _ in received]
@@ -256,13 +256,13 @@ class Ranks(SingleProcess):
         """Return this rank's rows of Q, and R in float64."""
         Q, R = torch.linalg.qr(share)
         k = share.shape[1]
-        sent = _padded(R)
+        sent = _pad_factor(R)
         received = [torch.empty_like(sent) for _ in range(self.size)] if self.rank == 0 else None
         self._call(sent.nbytes, dist.gather, sent, received, 0)
         back = torch.zeros(2 * k + 1, k, dtype=torch.float64, device=share.device)
         sendings: list[Tensor] | None = None
         if received is not None:
-            inner, outer = _stacked(received)
+            inner, outer = _stacked_qr(received)
             width = len(outer)
             sendings = [torch.zeros_like(back) for _ in received]
             for one, rows in zip(sendings, inner, strict=True):
@@ -317,7 +317,7 @@ BLOCK = 2**12
 """Rows per draw of random numbers."""
 
 
-def _padded(R: Tensor) -> Tensor:
+def _pad_factor(R: Tensor) -> Tensor:
     """Return R padded with zeros to ``(k, k)``, with an additional row that starts with its height."""
     k = R.shape[1]
     result = R.new_zeros(k + 1, k)
@@ -326,7 +326,7 @@ def _padded(R: Tensor) -> Tensor:
     return result
 
 
-def _stacked(parts: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+def _stacked_qr(parts: list[Tensor]) -> tuple[list[Tensor], Tensor]:
     """Return the QR decomposition of the stacked R factors of all ranks: the rows of Q per rank, and R."""
     heights = [int(part[-1, 0]) for part in parts]
     stacked = torch.cat([part[:height] for part, height in zip(parts, heights, strict=True)])

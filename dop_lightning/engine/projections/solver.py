@@ -194,22 +194,22 @@ class Recovery:
         self._D, self._mask, self._has_gaps = observation.values, observation.mask, observation.has_gaps
         self._shape = ranks.total(len(self._D)), self._D.shape[1]
         self._size = self._shape[0] * self._shape[1]
-        self._of_rows, self._of_columns = self._counts()
+        self._of_rows, self._of_columns = self._observed_counts()
         self.observed = int(ranks.sum(self._of_rows.sum()))
-        self._hidden, self._sample = self._drawn()
+        self._hidden, self._sample = self._draw_positions()
         self._sampled = self._entries(self._sample)
         own, m = ranks.own(self._shape[0]), self._shape[1]
         here = (self._hidden >= own.start * m) & (self._hidden < own.stop * m)
         self._hidden_here = self._hidden[here] - own.start * m
         self.steps_done = 0
         if begins:
-            self.progress = self._start()
+            self.progress = self._initial_progress()
         if begins and (len(self._hidden) == 0 or min(self._shape) < MIN_SIDE):
-            self._end(rejected("the matrix is too small for a verdict"))
+            self._finish(rejected("the matrix is too small for a verdict"))
 
     # ----------------------------------------------------------------------------------------------- the observation
 
-    def _counts(self) -> tuple[Tensor, Tensor]:
+    def _observed_counts(self) -> tuple[Tensor, Tensor]:
         """Return the numbers of observed entries in each row of this rank and in each column."""
         n, m = self._D.shape
         if self._mask is not None:
@@ -225,10 +225,10 @@ class Recovery:
     def _is_observed(self, positions: Tensor) -> Tensor:
         if self._mask is not None:
             mask = self._mask
-            return self._ranks.collect(*self._places(positions), lambda i, j: mask[i, j].int()) > 0
+            return self._ranks.collect(*self._rows_and_columns(positions), lambda i, j: mask[i, j].int()) > 0
         return ~torch.isnan(self._entries(positions))
 
-    def _drawn(self) -> tuple[Tensor, Tensor]:
+    def _draw_positions(self) -> tuple[Tensor, Tensor]:
         """Return flat positions of the hidden entries and of the sample, which are observed and disjoint."""
         generator = stream(self._seed, "held_out", 2)
         count = min(int(HIDDEN * self.observed), MAX_HIDDEN)
@@ -248,9 +248,11 @@ class Recovery:
         return found[order[:hidden]].sort().values, found[order[hidden:]].sort().values
 
     def _entries(self, positions: Tensor) -> Tensor:
-        return self._ranks.collect(*self._places(positions), lambda i, j: self._D[i, j])  # for any memory order
+        return self._ranks.collect(
+            *self._rows_and_columns(positions), lambda i, j: self._D[i, j]
+        )  # for any memory order
 
-    def _places(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def _rows_and_columns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the rows and columns of flat positions."""
         m = self._shape[1]
         rows = torch.div(positions, m, rounding_mode="floor")
@@ -258,18 +260,20 @@ class Recovery:
 
     def _residuals(self, positions: Tensor, values: Tensor) -> Tensor:
         """Return ``D − L`` at flat positions."""
-        return values - self._ranks.collect(*self._places(positions), self.progress.estimate.entries)
+        return values - self._ranks.collect(*self._rows_and_columns(positions), self.progress.estimate.entries)
 
-    def _structure(self) -> float:
+    def _structure_statistic(self) -> float:
         """Return how well the next components predict hidden entries."""
         now = self.progress
         generator = stream(self._seed, "init", 4)
-        wide = next_components(self._observation(), now.estimate, now.threshold, self._longer, generator, self._ranks)
+        wide = next_components(
+            self._observation(), now.estimate, now.threshold, self._step_factor, generator, self._ranks
+        )
         residuals = self._residuals(self._hidden, self._entries(self._hidden))
-        return prediction(wide, *self._places(self._hidden), residuals, now.threshold, self._ranks)
+        return prediction(wide, *self._rows_and_columns(self._hidden), residuals, now.threshold, self._ranks)
 
     @property
-    def _longer(self) -> float:
+    def _step_factor(self) -> float:
         """Step factor that compensates for entries that are missing, hidden or outliers."""
         return 1 / max(0.1, (1 - self.progress.share) * self.observed / self._size)
 
@@ -278,19 +282,19 @@ class Recovery:
         return Observation(self._D, self._mask, hidden, self._has_gaps)
 
     @property
-    def _decay(self) -> float:
+    def _threshold_factor(self) -> float:
         """Factor by which the threshold falls; larger for short rows, which vary more."""
         return max(self.solver.decay, min(0.8, 0.4 + 2.1 / min(self._shape) ** 0.5))
 
     @property
-    def _limit(self) -> int:
+    def _max_rank(self) -> int:
         """Maximum rank."""
         smaller = min(self._shape)
         return max(1, smaller // WIDEST) if self.solver.bound is None else min(self.solver.bound, smaller)
 
     # ------------------------------------------------------------------------------------------------------ the steps
 
-    def _start(self) -> Progress:
+    def _initial_progress(self) -> Progress:
         """Return the initial threshold, rank and triplets, from D without its largest entries."""
         n, m = self._shape
         generator = stream(self._seed, "init", 3)
@@ -306,14 +310,14 @@ class Recovery:
             draws = torch.randn(m, width, generator=generator, dtype=torch.float32, device="cpu").to(like)
             estimate = leading(clipped.forward, clipped.backward, draws, ranks=self._ranks)
             rank = first_rank(estimate.values, limit)
-            if rank + 2 <= width or width == min(n, m) or rank > self._limit:
+            if rank + 2 <= width or width == min(n, m) or rank > self._max_rank:
                 break
             width = min(2 * width, n, m)
-        rank = min(rank, self._limit)
-        estimate = estimate.truncate(rank, self._width(rank, width))
+        rank = min(rank, self._max_rank)
+        estimate = estimate.truncate(rank, self._num_triplets(rank, width))
         return Progress(estimate, threshold, RankRule(estimate.values))
 
-    def _width(self, rank: int, available: int) -> int:
+    def _num_triplets(self, rank: int, available: int) -> int:
         return min(max(rank + CANDIDATES, WIDTH), available, *self._shape)
 
     def step(self) -> None:
@@ -325,46 +329,46 @@ class Recovery:
         residuals = self._residuals(self._sample, self._sampled).abs()
         if now.phase == "search" and now.steps == 0:
             now.threshold = min(now.threshold, float(residuals.max()))
-        scale = self._scale(residuals)
+        scale = self._residual_scale(residuals)
         if now.phase == "polish":
             now.threshold = NOISE * scale
         elif now.wait > 0:
             now.wait -= 1
         else:
-            fallen = max(self.solver.floor * scale, self._decay * now.threshold)
+            fallen = max(self.solver.floor * scale, self._threshold_factor * now.threshold)
             now.threshold = max(LOW * scale, min(fallen, SLOW * now.threshold))
         now.share = min(0.9, float((residuals > now.threshold).double().mean()))
-        self._move(sweep(self._observation(), now.estimate, now.threshold, ranks=self._ranks))
+        self._update(sweep(self._observation(), now.estimate, now.threshold, ranks=self._ranks))
         now.steps += 1
         now.scales = [*now.scales, scale][-SETTLING_STEPS - 1 :]
-        self._look(scale)
+        self._check_progress(scale)
 
-    def _scale(self, residuals: Tensor) -> float:
+    def _residual_scale(self, residuals: Tensor) -> float:
         """Return the standard deviation of residuals that are not outliers, estimated from their lower quartile."""
         place = max(1, round(0.25 * (1 - self.progress.share) * len(residuals)))
         return float(residuals.kthvalue(place).values) / QUARTILE
 
-    def _move(self, found: Sweep) -> None:
+    def _update(self, found: Sweep) -> None:
         """Update L and its rank."""
         now, (n, m) = self.progress, self._shape
-        longer = self._longer
+        longer = self._step_factor
         moved = stepped(now.estimate, found.forward * longer, found.backward * longer, self._ranks)
         now.energies = [*now.energies, found.energy**0.5 / (n * m) ** 0.5][-SETTLING_STEPS - 1 :]
         noise = edge(longer * now.energies[-1], n, m)
         rounding = float(moved.values[0]) * max(n, m) * torch.finfo(self._D.dtype).eps  # as in a numerical rank
         limit = max(noise, rounding)
         rank = now.rule.rank(moved.values, now.estimate.rank, limit, now.threshold)
-        rank = min(rank, self._limit)
+        rank = min(rank, self._max_rank)
         if rank > now.estimate.rank:
             now.wait = WAIT
-        now.estimate = moved.truncate(rank, self._width(rank, len(moved.values))).gather_right(m, self._ranks)
+        now.estimate = moved.truncate(rank, self._num_triplets(rank, len(moved.values))).gather_right(m, self._ranks)
 
-    def _look(self, scale: float) -> None:
+    def _check_progress(self, scale: float) -> None:
         """End the phase if there is no more progress."""
         now = self.progress
         rms = now.estimate.norm / self._size**0.5
         if not rms > 0 or not scale < float("inf"):
-            self._end(rejected("no low-rank component was found"))
+            self._finish(rejected("no low-rank component was found"))
             return
         done = now.energies[-1] <= self.solver.tolerance * rms
         smallest = 8 * torch.finfo(self._D.dtype).eps * rms
@@ -391,11 +395,11 @@ class Recovery:
         estimate, changed = now.estimate, False
         rows = lost_rows(found.of_rows, self._of_rows, ranks)
         if 0 < int(ranks.sum(torch.tensor(len(rows), device=rows.device))) <= MAX_LOST_FRACTION * n:
-            known = self._known(self._D[rows], lambda mask: mask[rows])
+            known = self._observed_part(self._D[rows], lambda mask: mask[rows])
             estimate, changed = with_rows(estimate, rows, *known, ranks)
         columns = lost_rows(found.of_columns, self._of_columns)
         if 0 < len(columns) <= MAX_LOST_FRACTION * m:
-            known = self._known(self._D[:, columns], lambda mask: mask[:, columns])
+            known = self._observed_part(self._D[:, columns], lambda mask: mask[:, columns])
             estimate, better = with_columns(estimate, columns, *known, ranks)
             changed = changed or better
         now.fits += 1
@@ -403,7 +407,7 @@ class Recovery:
             now.estimate, now.scales, now.energies = estimate, [], []
         return changed
 
-    def _known(self, part: Tensor, of_mask: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
+    def _observed_part(self, part: Tensor, of_mask: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
         """Return a part of D in the dtype of the estimate, and its mask if some entries were not observed."""
         part = part.to(self._sampled, copy=True)
         if self._has_gaps:
@@ -422,10 +426,10 @@ class Recovery:
             rms,
             self.solver.tolerance,
             r * (n + m - r) / max(1.0, self.observed * (1 - now.share)),
-            self._structure,
+            self._structure_statistic,
         )
         if not verdict.is_accepted:
-            self._end(verdict)
+            self._finish(verdict)
             return
         now.certificate = verdict
         if verdict.kind == "exact":
@@ -433,7 +437,7 @@ class Recovery:
             return
         now.phase, now.steps, now.scales, now.energies = "polish", 0, [], []
 
-    def _end(self, verdict: Certificate) -> None:
+    def _finish(self, verdict: Certificate) -> None:
         self.progress.certificate, self.progress.phase = verdict, "ended"
 
     # --------------------------------------------------------------------------------------------------- the result

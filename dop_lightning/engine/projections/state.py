@@ -44,12 +44,12 @@ class ProjectionsState(RatelessState):
         check_matrices(problems, NAME)
         super().__init__(problems)
         self.solver = solver
-        self.recoveries = self._begun()
+        self.recoveries = self._start_recoveries()
 
-    def _begun(self) -> list[Recovery]:
+    def _start_recoveries(self) -> list[Recovery]:
         try:
             with torch.no_grad():
-                return [self.solver.begin(_placed(problem, self.problems.device)) for problem in self.problems]
+                return [self.solver.begin(_to_device(problem, self.problems.device)) for problem in self.problems]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -165,7 +165,7 @@ def check_matrices(problems: ProblemBatch, name: str) -> None:
         raise ValueError(f"{name} requires matrices observed by entries, got a measurement ({problems.sensing})")
 
 
-def _placed(problem: Problem, device: torch.device) -> Problem:
+def _to_device(problem: Problem, device: torch.device) -> Problem:
     """Return a problem with its observation and mask on a device."""
     if problem.observation.device == device:
         return problem

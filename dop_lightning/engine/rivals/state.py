@@ -95,7 +95,7 @@ class FilterState(RatelessState):
             signal = self._signal.clone()
             for k, problem in enumerate(self.problems):
                 if not self._is_done[k]:
-                    restored = self._restored(problem)
+                    restored = self._restore(problem)
                     if restored is None:
                         return failed
                     if torch.isfinite(restored.signal).all():
@@ -108,7 +108,7 @@ class FilterState(RatelessState):
         self.iteration += iterations
         return failed
 
-    def _restored(self, problem: Problem) -> Restored | None:
+    def _restore(self, problem: Problem) -> Restored | None:
         """Return the result of the filter, or ``None`` if it was interrupted."""
         try:
             try:

@@ -44,12 +44,12 @@ class GradientDescent(StepRule):
 
     def check(self, state: BatchState) -> None:
         """Require a signal in closed form for all but constant steps, and a network for ``average``."""
-        for what, asked in (
+        for what, is_set in (
             ("decay", self.decay != 1),
             ("horizon", self.horizon is not None),
             ("tau 'auto'", state.automatic),
         ):
-            if asked:
+            if is_set:
                 require_closed_form(state, what)
         if self.average is not None and state.signal.closed_form:
             raise ValueError(f"average requires a network, got {type(state.signal).__name__}")

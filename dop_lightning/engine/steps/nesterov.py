@@ -80,7 +80,7 @@ class Nesterov(StepRule):
             residual.mul_(over(-2 * factor * tau, residual))
             momentum.mul_(over(torch.where(rose, 0.0, (t - 1) / following), residual)).add_(residual)
             torch.addcmul(residual, momentum, over((following - 1) / after, residual), out=change)
-            shorter = over(self._shortening(change, memory["share"], corruption_rate, state), residual)
+            shorter = over(self._step_factor(change, memory["share"], corruption_rate, state), residual)
             momentum.mul_(shorter)
             change.mul_(shorter)
             memory["t"], memory["last_loss"] = following, loss
@@ -89,7 +89,7 @@ class Nesterov(StepRule):
         return loss
 
     @staticmethod
-    def _shortening(change: Tensor, share: Tensor, corruption_rate: Tensor, state: BatchState) -> Tensor:
+    def _step_factor(change: Tensor, share: Tensor, corruption_rate: Tensor, state: BatchState) -> Tensor:
         """Return the factor of Δ, at most 1, ``(K,)``."""
         flat = change.flatten(1)
         longest = share * torch.linalg.vector_norm(flat, dim=1)

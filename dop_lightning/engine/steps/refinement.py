@@ -263,7 +263,7 @@ class Refinement(StepRule):
         if state.signal.perturbed is not None:
             state.signal.perturbed.scale_perturbation(calm)  # the array itself, so that restoring it takes effect
         guide = torch.zeros_like(state.problems.observation)
-        if guided := self._guided(state):
+        if guided := self._guided_signal(state):
             guided.guide_by(guide)  # the array itself, as above
         return {
             "calm": calm,
@@ -298,15 +298,15 @@ class Refinement(StepRule):
         """Return whether the channels of a pixel are corrupted together, as far as the settings specify it."""
         return "pixel" if isinstance(state.corruption, PixelCorruption) else self.per
 
-    def _guided(self, state: BatchState) -> Guided | None:
+    def _guided_signal(self, state: BatchState) -> Guided | None:
         """Return the signal as :class:`Guided` if it supports a guide and ``guide`` is true."""
-        images = _same_entries(state) and state.problems.observation.dim() == 4
+        images = _has_same_entries(state) and state.problems.observation.dim() == 4
         return state.signal.guided if self.guide and images else None
 
-    def _begin(self, state: BatchState) -> None:
+    def _take_first_look(self, state: BatchState) -> None:
         """Take the first look at images: detect structured damage, decide whether the look fixes w, set the guide."""
         problems, memory = state.problems, state.memory
-        if not _same_entries(state):
+        if not _has_same_entries(state):
             return
         for k, problem in enumerate(problems):
             y, size, per = problems.observation[k], scale(problem), self._per(state)
@@ -326,14 +326,14 @@ class Refinement(StepRule):
                 memory["joint"][k] = True
                 memory["held_out"][k] = memory["held_out"][k, :1].clone()  # whole pixels
             if not look.by_noise:
-                self._regress(state, k, clean, support)
+                self._check_regression(state, k, clean, support)
             if "guide" in memory and not memory["easy"][k]:
                 estimate = memory["regression"][k]
                 if look.by_noise or support.is_uncertain:
-                    estimate = self._regression(y, support.clean.masked_fill(memory["held_out"][k], 0))
+                    estimate = self._interpolate_clean(y, support.clean.masked_fill(memory["held_out"][k], 0))
                 memory["guide"][k] = estimate
 
-    def _regress(self, state: BatchState, k: int, look: Tensor, support: FirstSupport) -> None:
+    def _check_regression(self, state: BatchState, k: int, look: Tensor, support: FirstSupport) -> None:
         """Predict the held-out entries of problem k without the network, and decide whether the result is usable."""
         memory, problem, y = state.memory, state.problems[k], state.problems.observation[k]
         held_out, size, kind = memory["held_out"][k], scale(problem), memory["structure"][k]
@@ -343,12 +343,14 @@ class Refinement(StepRule):
         known = clean.masked_fill(held_out, 0)
         observed = problem.mask is None and not bool(memory["damaged"][k].any())
         few = bool(memory["few_values"][k]) and observed and are_few(clean)
-        estimate = self._regression(y, known, held_out | (clean <= KEPT_PROBABILITY) if few else None, support.estimate)
+        estimate = self._interpolate_clean(
+            y, known, held_out | (clean <= KEPT_PROBABILITY) if few else None, support.estimate
+        )
         dense = float(dense_noise(y, estimate, clean, held_out)) / size
         keeps = self.dense == "keep" or (self.dense == "auto" and (dense <= DENSE or problem.measured))
         memory["easy"][k] = few and keeps and is_easy(y, clean, estimate, held_out, size)
         if few and not memory["easy"][k]:
-            estimate = self._regression(y, known, first=support.estimate)  # the guide needs all entries
+            estimate = self._interpolate_clean(y, known, first=support.estimate)  # the guide needs all entries
         error, guessed = mean_errors(y, estimate, clean * held_out)
         most = max(
             MAX_REGRESSION_ERROR * guessed, SMALL * size if memory["easy"][k] else 0
@@ -357,7 +359,9 @@ class Refinement(StepRule):
         memory["regression"][k] = estimate
         memory["most_dense"][k] = dense
 
-    def _regression(self, y: Tensor, clean: Tensor, at: Tensor | None = None, first: Tensor | None = None) -> Tensor:
+    def _interpolate_clean(
+        self, y: Tensor, clean: Tensor, at: Tensor | None = None, first: Tensor | None = None
+    ) -> Tensor:
         """Interpolate the entries ``at``, by default all of them; without kriging, use only kernel regression."""
         return interpolate(y, clean, at, first) if self.kriging else regression(y, clean)
 
@@ -378,13 +382,13 @@ class Refinement(StepRule):
 
     def descend(self, state: BatchState, iterations: int) -> Tensor:
         """Take weighted steps of gradient descent."""
-        return loop_of(state).descend(state, iterations, self.average, partial(self._look, state), self.weigh_)
+        return loop_of(state).descend(state, iterations, self.average, partial(self._update_clean, state), self.weigh_)
 
     def weigh_(self, state: BatchState, residual: Tensor) -> Tensor:
         """Multiply the residual by w in place, and by 0 for held-out entries."""
         return residual.mul_(state.memory["clean"]).masked_fill_(state.memory["held_out"], 0)
 
-    def _look(self, state: BatchState, iteration: int) -> None:
+    def _update_clean(self, state: BatchState, iteration: int) -> None:
         """Estimate w of the problems whose corruption is revealed, and drop their s.
 
         Problems that have diverged within the block keep their w. The divergence is detected at the end of the block.
@@ -392,32 +396,32 @@ class Refinement(StepRule):
         if iteration % self.every:
             return
         if iteration == 0:
-            self._begin(state)
+            self._take_first_look(state)
         problems, memory = state.problems, state.memory
         due = [k for k, begin in enumerate(memory["refined_from"].tolist()) if iteration >= begin]
         if not due:
             return
-        expected, best = _expected(state, memory["average"]), _expected(state, memory["best"])
+        expected, best = _predicted_observation(state, memory["average"]), _predicted_observation(state, memory["best"])
         for k in due:
             if not bool(expected[k].isfinite().all()):
                 continue
             y, held_out = problems.observation[k], memory["held_out"][k]
             if not memory["structure"][k]:
-                found = self._told_clean(state, k, expected[k])
+                found = self._estimate_clean(state, k, expected[k])
                 if found is None:
                     if math.isinf(float(memory["least_error"][k])):  # s is not dropped yet
                         memory["refined_from"][k] = iteration + self.every
                     continue
                 memory["clean"][k] = found
             clean, known = memory["clean"][k], math.isfinite(float(memory["least_error"][k]))
-            alone = self._interpolated(state, k)
-            now = self._predicted(state, k, expected[k], alone)
+            alone = self._predict_by_interpolation(state, k)
+            now = self._best_prediction(state, k, expected[k], alone)
             dense = dense_noise(y, now.values, clean, held_out) / scale(problems[k])
             memory["dense"][k] = min(float(dense), float(memory["most_dense"][k]))
             if not memory["structure"][k]:  # may change later: the network is fitted to the clean entries anyway
                 memory["hopeless"][k] = now.error > most_error(y, clean, now.guessed, scale(problems[k]))
             if known:  # compare on the same entries, since w has changed
-                before = self._predicted(state, k, best[k], alone)
+                before = self._best_prediction(state, k, best[k], alone)
                 memory["least_error"][k], memory["by"][k] = before.error, before.by
             calm, lost = float(memory["calm"][k]), 1 - float(clean.mean())
             if now.error < float(memory["least_error"][k]) or not known:
@@ -438,18 +442,18 @@ class Refinement(StepRule):
                 memory["progress_error"][k], memory["progress_at"][k] = memory["least_error"][k], iteration
             state.corruption.zero_problem_(k)
 
-    def _interpolated(self, state: BatchState, k: int) -> Tensor | None:
+    def _predict_by_interpolation(self, state: BatchState, k: int) -> Tensor | None:
         """Predict the held-out entries of problem k by interpolating the others; ``None`` if it is not an image.
 
         Pixels are classified by the edges in the first interpolation, because another one takes time.
         """
         y, held_out, first = state.problems.observation[k], state.memory["held_out"][k], state.memory["regression"][k]
-        if not self.kriging or y.dim() != 3 or not _same_entries(state):
+        if not self.kriging or y.dim() != 3 or not _has_same_entries(state):
             return None
         clean = state.memory["clean"][k].masked_fill(held_out, 0)
         return interpolate(y, clean, held_out, first if bool(first.any()) else None)
 
-    def _predicted(self, state: BatchState, k: int, expected: Tensor, alone: Tensor | None) -> "_Prediction":
+    def _best_prediction(self, state: BatchState, k: int, expected: Tensor, alone: Tensor | None) -> "_Prediction":
         """Return the prediction of the held-out entries of problem k with the smallest error.
 
         Args:
@@ -468,14 +472,14 @@ class Refinement(StepRule):
         usable = [each for each in found if each.by != INTERPOLATED or each.error < MAX_REGRESSION_ERROR * each.guessed]
         return min(usable, key=lambda prediction: prediction.error)
 
-    def _told_clean(self, state: BatchState, k: int, expected: Tensor) -> Tensor | None:
+    def _estimate_clean(self, state: BatchState, k: int, expected: Tensor) -> Tensor | None:
         """Estimate w of problem k; ``None`` if the output is not good enough yet."""
         y, held_out = state.problems.observation[k], state.memory["held_out"][k]
         mask = _observed(state.problems.mask, state.memory["damaged"], k)
         size, pixels = scale(state.problems[k]), bool(state.memory["joint"][k])
         found = clean_probability(y, expected, held_out, size, mask, pixels, self.sign, calibrated=True)
         found = with_undamaged(with_recurrence(y, found, mask, pixels), state.problems[k])
-        if self._is_misled(state, k, expected, found):
+        if self._is_worse_than_interpolation(state, k, expected, found):
             return state.memory["look"][k].clone()
         everything = torch.ones_like(y) if mask is None else mask.to(y.dtype)
         if float(found.sum()) >= NONE * float(everything.sum()):
@@ -487,7 +491,7 @@ class Refinement(StepRule):
             state.memory["hopeless"][k] = error > MAX_RECOVERABLE_ERROR * guessed
         return None
 
-    def _is_misled(self, state: BatchState, k: int, expected: Tensor, found: Tensor) -> bool:
+    def _is_worse_than_interpolation(self, state: BatchState, k: int, expected: Tensor, found: Tensor) -> bool:
         """Return whether the output is worse than the interpolation and rejects clean entries of the first support.
 
         Used only for outliers of few values: for random values, the first support is not better than the network.
@@ -507,10 +511,10 @@ class Refinement(StepRule):
         dropped = _is_dropped(state, state.iteration).to(device)
         average = self._best_average(state, state.iteration)
         y, clean = state.problems.observation, memory["clean"]
-        regressed = self._is_regressed(state)
+        regressed = self._is_interpolated(state)
         if bool(regressed.any()):
             clean = torch.where(over(regressed.to(device), clean), memory["look"], clean)
-        keeps = self._keeps(state)
+        keeps = self._keeps_clean(state)
         for k, problem in enumerate(state.problems):
             if not dropped[k]:
                 continue
@@ -518,11 +522,11 @@ class Refinement(StepRule):
             if regressed[k] and memory["easy"][k]:
                 average[k] = memory["regression"][k]
             elif regressed[k]:
-                average[k] = self._regression(y[k], clean[k], at)
+                average[k] = self._interpolate_clean(y[k], clean[k], at)
             elif problem.noise is not None and memory["structure"][k]:
                 average[k] = filled(y[k], average[k], clean[k] > KEPT_PROBABILITY, problem.noise)
             else:
-                average[k] = _by(int(memory["by"][k]), y[k], average[k], clean[k], at)
+                average[k] = _estimate_by(int(memory["by"][k]), y[k], average[k], clean[k], at)
         left_over = (y - state.operator(average)) * (1 - clean)
         kept = (dropped.cpu() & keeps).to(device)
         if bool(kept.any()):
@@ -533,18 +537,18 @@ class Refinement(StepRule):
         hopeless = memory["hopeless"].to(device)
         if bool(hopeless.any()):
             left_over = torch.where(over(hopeless, y), 0, left_over)
-            if _same_entries(state):
+            if _has_same_entries(state):
                 seen = ~memory["damaged"] if state.problems.mask is None else state.problems.mask & ~memory["damaged"]
                 average = torch.where(over(hopeless, y) & seen, y, average)
         flat = memory["flat"]
         if bool(flat.any()):
             average = torch.where(flat, memory["border"], average)
             left_over = torch.where(flat, y - memory["border"], left_over)
-        told = dropped | hopeless
+        replaced = dropped | hopeless
         return replace(
             evaluation,
-            signal=torch.where(over(told, average), average, evaluation.signal),
-            corruption=torch.where(over(told, left_over), left_over, evaluation.corruption),
+            signal=torch.where(over(replaced, average), average, evaluation.signal),
+            corruption=torch.where(over(replaced, left_over), left_over, evaluation.corruption),
             average=None,
         )
 
@@ -579,33 +583,33 @@ class Refinement(StepRule):
     def _probability(self, state: BatchState, k: int, iteration: int) -> Tensor | None:
         """Return the probability without structured damage and border, ``(*m)`` on the CPU."""
         problems, memory = state.problems, state.memory
-        regressed = bool(self._is_regressed(state)[k])
+        regressed = bool(self._is_interpolated(state)[k])
         if not regressed and bool(memory["hopeless"][k]):
             return torch.zeros_like(memory["clean"][k], device="cpu", dtype=torch.float32)
         clean = memory["look" if regressed else "clean"][k]
         if regressed or bool(memory["structure"][k]):
             return (1 - clean).cpu().float()
-        expected = _expected(state, self._best_average(state, iteration))[k]
+        expected = _predicted_observation(state, self._best_average(state, iteration))[k]
         if not bool(expected.isfinite().all()):
             return None
         y = problems.observation[k]
-        expected = _by(int(memory["by"][k]), y, expected, clean)
+        expected = _estimate_by(int(memory["by"][k]), y, expected, clean)
         mask, held_out = _observed(problems.mask, memory["damaged"], k), memory["held_out"][k]
         size, pixels = scale(problems[k]), bool(memory["joint"][k])
         return corruption_probability(y, expected, clean, held_out, size, mask, pixels).cpu()
 
-    def _keeps(self, state: BatchState) -> Tensor:
+    def _keeps_clean(self, state: BatchState) -> Tensor:
         """Return for each problem whether its clean entries are kept: bool ``(K,)`` on the CPU."""
-        if not _same_entries(state):
+        if not _has_same_entries(state):
             return torch.zeros(len(state), dtype=torch.bool, device="cpu")
         if self.dense != "auto":
             return torch.full((len(state),), self.dense == "keep", device="cpu")
         corrupted = 1 - state.memory["clean"].flatten(1).mean(1).cpu()
         measured = torch.tensor([problem.measured for problem in state.problems], device="cpu")
-        by_look = state.memory["structure"] | self._is_regressed(state)
+        by_look = state.memory["structure"] | self._is_interpolated(state)
         return (state.memory["dense"] <= DENSE) | (corrupted < MAX_SPARSE_FRACTION) | by_look | measured
 
-    def _is_regressed(self, state: BatchState) -> Tensor:
+    def _is_interpolated(self, state: BatchState) -> Tensor:
         """Return for each problem whether the interpolation predicts better than the network: bool ``(K,)``, CPU."""
         most = torch.where(state.memory["by"] == INTERPOLATED, AS_WELL, BETTER)
         return state.memory["regression_error"] < most * state.memory["network_error"]
@@ -620,8 +624,8 @@ class Refinement(StepRule):
         if state.iteration != self.first and (state.iteration == 0 or state.iteration % self.every):
             return []
         memory = state.memory
-        done = memory["structure"] & _same_entries(state) & self._is_clean(state)
-        done = done | (memory["easy"] & self._is_regressed(state))
+        done = memory["structure"] & _has_same_entries(state) & self._is_clean(state)
+        done = done | (memory["easy"] & self._is_interpolated(state))
         if self.patience is not None:
             since = state.iteration - memory["progress_at"]
             done = done | (memory["least_error"].isfinite() & (since >= self.patience))
@@ -668,7 +672,7 @@ class _Prediction(NamedTuple):
     guessed: float
 
 
-def _by(by: int, y: Tensor, output: Tensor, clean: Tensor, at: Tensor | None = None) -> Tensor:
+def _estimate_by(by: int, y: Tensor, output: Tensor, clean: Tensor, at: Tensor | None = None) -> Tensor:
     """Return the estimate by :data:`OUTPUT`, :data:`KRIGED` or :data:`INTERPOLATED`.
 
     Args:
@@ -683,7 +687,7 @@ def _by(by: int, y: Tensor, output: Tensor, clean: Tensor, at: Tensor | None = N
     return interpolate(y, clean, at) if by == INTERPOLATED else output
 
 
-def _expected(state: BatchState, average: Tensor) -> Tensor:
+def _predicted_observation(state: BatchState, average: Tensor) -> Tensor:
     """Return ``A(X̂)`` without the mask: a hole in the mask must not look like an edge of the image."""
     operator = state.operator
     if isinstance(operator, EntryMask):
@@ -704,6 +708,6 @@ def _is_dropped(state: BatchState, iteration: int) -> Tensor:
     return (state.memory["refined_from"] < iteration) | (known & (iteration > 0))
 
 
-def _same_entries(state: BatchState) -> bool:
+def _has_same_entries(state: BatchState) -> bool:
     """Return whether entries of y are entries of X."""
     return isinstance(state.operator, Identity | EntryMask)

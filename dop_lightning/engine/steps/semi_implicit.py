@@ -182,7 +182,7 @@ class SemiImplicit(StepRule):
             loss = swept.loss / 4
             longer = torch.minimum(tau * self.growth, self.trust / norm)
             longer = torch.minimum(longer, tau * (self.longest / swept.longest.clamp_min(1e-9)))
-            longer = torch.minimum(longer, _most(state))
+            longer = torch.minimum(longer, _max_tau(state))
             rose = loss > memory["last_loss"]
             memory["tau"] = torch.where(rose, torch.minimum(longer, tau / 2), longer)
             memory["last_loss"] = loss
@@ -200,12 +200,12 @@ class SemiImplicit(StepRule):
         left, right = _factors(state).pair
         size = (torch.bmm(left.mT, left) * torch.bmm(right.mT, right)).sum(dim=(1, 2)).clamp_min(0).sqrt()
         residual = (4 * memory["last_loss"]).sqrt()
-        told = torch.stack([memory["settled"].double(), residual.double(), size.double()]).tolist()  # one sync
-        near = [not done and e < MAX_PRUNING_RESIDUAL * x for done, e, x in zip(*told, strict=True)]
+        values = torch.stack([memory["settled"].double(), residual.double(), size.double()]).tolist()  # one sync
+        near = [not done and e < MAX_PRUNING_RESIDUAL * x for done, e, x in zip(*values, strict=True)]
         if not any(near):
             return
         r = state.residual(torch.empty_like(state.problems.observation), state.iteration)
-        norms = _norms(r, memory["right"])
+        norms = _spectral_norms(r, memory["right"])
         for k in (k for k, is_near in enumerate(near) if is_near):
             noise = residual[k] / (n * m) ** 0.5 * (n**0.5 + m**0.5)
             if float(norms[k]) <= MAX_WHITE_RATIO * noise:
@@ -221,7 +221,7 @@ class SemiImplicit(StepRule):
         backward = torch.zeros_like(beside_right)
         swept = _Swept(forward, backward, rate.new_zeros(len(rate)), rate.new_zeros(len(rate)))
         step = over(rate, left)
-        kernels = _kernels(state)
+        kernels = _compiled_kernels(state)
         for rows in scratch.strips():
             r = scratch.residual(rows)
             if kernels is not None:
@@ -252,15 +252,15 @@ class SemiImplicit(StepRule):
         forward, backward, memory = swept.forward, swept.backward, state.memory
         if _factors(state).symmetric:
             forward = (forward + backward) / 2
-            left.sub_(_damped(forward[:, :, :-1], left, step))
-            memory["left"], norm = _normalised(forward[:, :, -1:])
+            left.sub_(_damped_step(forward[:, :, :-1], left, step))
+            memory["left"], norm = _normalise(forward[:, :, -1:])
             memory["right"] = memory["left"].clone()
             return norm
-        change = _damped(forward[:, :, :-1], right, step)
-        right.sub_(_damped(backward[:, :, :-1], left, step))
+        change = _damped_step(forward[:, :, :-1], right, step)
+        right.sub_(_damped_step(backward[:, :, :-1], left, step))
         left.sub_(change)
-        memory["left"], norm = _normalised(forward[:, :, -1:])
-        memory["right"], other = _normalised(backward[:, :, -1:])
+        memory["left"], norm = _normalise(forward[:, :, -1:])
+        memory["right"], other = _normalise(backward[:, :, -1:])
         return torch.maximum(norm, other)
 
 
@@ -295,7 +295,7 @@ def _step_corruption(
     r.addcmul_(g, g).addcmul_(h, h, value=-1)
 
 
-def _kernels(state: BatchState) -> CDLL | None:
+def _compiled_kernels(state: BatchState) -> CDLL | None:
     """Return the compiled kernels if supported: one large, fully observed, contiguous matrix on a CPU."""
     y, corruption = state.problems.observation, state.corruption
     is_one = len(y) == 1 and y.device.type == "cpu" and y.numel() >= COMPILED and y.is_contiguous()
@@ -316,7 +316,7 @@ def _step_compiled(kernels: CDLL, r: Tensor, state: BatchState, rows: slice, rat
     swept.longest.clamp_(min=found[1])
 
 
-def _damped(gradient: Tensor, other: Tensor, tau: Tensor) -> Tensor:
+def _damped_step(gradient: Tensor, other: Tensor, tau: Tensor) -> Tensor:
     """Return ``τ·G·(I + κ·τ·WᵀW)⁻¹``, where W is the other factor."""
     gram = torch.bmm(other.mT, other).mul_(DAMPING * tau)
     gram.diagonal(dim1=1, dim2=2).add_(1)
@@ -331,27 +331,27 @@ def _factors(state: BatchState) -> Factors:
     return factors
 
 
-def _most(state: BatchState) -> Tensor:
+def _max_tau(state: BatchState) -> Tensor:
     """Return the largest τ that keeps ``I + κ·τ·UᵀU`` well-conditioned: ``κ·τ·‖U‖²`` is at most 0.1/ε."""
     left, _ = _factors(state).pair
     size = torch.linalg.vector_norm(left, dim=(1, 2)).square()
-    return 0.1 / (torch.finfo(left.dtype).eps * DAMPING * size.clamp_min(_least(left)))
+    return 0.1 / (torch.finfo(left.dtype).eps * DAMPING * size.clamp_min(_min_divisor(left)))
 
 
-def _norms(matrices: Tensor, right: Tensor) -> Tensor:
+def _spectral_norms(matrices: Tensor, right: Tensor) -> Tensor:
     """Estimate ``‖M‖₂``, ``(K,)``, by power iteration started from ``right``, ``(K, m, 1)``."""
     for _ in range(LOOKS):
-        left, norms = _normalised(torch.bmm(matrices, right))
-        right, _ = _normalised(torch.bmm(matrices.mT, left))
+        left, norms = _normalise(torch.bmm(matrices, right))
+        right, _ = _normalise(torch.bmm(matrices.mT, left))
     return norms
 
 
-def _normalised(vector: Tensor) -> tuple[Tensor, Tensor]:
-    norm = torch.linalg.vector_norm(vector, dim=1, keepdim=True).clamp_min(_least(vector))
+def _normalise(vector: Tensor) -> tuple[Tensor, Tensor]:
+    norm = torch.linalg.vector_norm(vector, dim=1, keepdim=True).clamp_min(_min_divisor(vector))
     return vector / norm, norm.flatten()
 
 
-def _least(like: Tensor) -> float:
+def _min_divisor(like: Tensor) -> float:
     """Return the smallest safe divisor, 1e-30 in single precision: quotients can still be multiplied by α and κ."""
     return float(torch.finfo(like.dtype).tiny ** 0.79)
 
@@ -378,17 +378,17 @@ class _Scratch:
         for begin in range(0, self.rows, self.height):
             yield slice(begin, min(begin + self.height, self.rows))
 
-    def _part(self, k: int, rows: slice) -> Tensor:
+    def _view(self, k: int, rows: slice) -> Tensor:
         height = rows.stop - rows.start
         return self._arrays[k][: self._size * height * self._columns].view(self._size, height, self._columns)
 
     def residual(self, rows: slice) -> Tensor:
         """Return a buffer ``(K, rows, m)``."""
-        return self._part(0, rows)
+        return self._view(0, rows)
 
     def others(self, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Return three more buffers ``(K, rows, m)``."""
-        return self._part(1, rows), self._part(2, rows), self._part(3, rows)
+        return self._view(1, rows), self._view(2, rows), self._view(3, rows)
 
     def product(self, rows: slice) -> Tensor:
         """Return a buffer ``(K, rows, r + 1)``."""

@@ -63,8 +63,8 @@ def make_private(folder: Path) -> None:
     mode = folder.stat().st_mode
     if folder.stat().st_uid == os.geteuid():
         folder.chmod(stat.S_IMODE(mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
-    if told := written_by_others(folder):
-        raise RuntimeError(f"{told}; remove it, or set XDG_CACHE_HOME to a folder that you own")
+    if problem := written_by_others(folder):
+        raise RuntimeError(f"{problem}; remove it, or set XDG_CACHE_HOME to a folder that you own")
 
 
 def is_usable(library: Path) -> bool:

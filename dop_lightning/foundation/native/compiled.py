@@ -44,12 +44,12 @@ def compiler() -> list[str]:
     Raises:
         RuntimeError: no compiler was found, or it uses another OpenMP library than torch.
     """
-    asked = shlex.split(os.environ.get("CXX", ""))
-    if not asked and sys.platform != "linux":
+    requested = shlex.split(os.environ.get("CXX", ""))
+    if not requested and sys.platform != "linux":
         raise RuntimeError(f"kernels are compiled with g++ on Linux only, got {sys.platform}")
-    command = asked or ["g++"]
+    command = requested or ["g++"]
     if shutil.which(command[0]) is None:
-        raise RuntimeError(f"the compiler {command[0]} in $CXX was not found" if asked else "g++ was not found")
+        raise RuntimeError(f"the compiler {command[0]} in $CXX was not found" if requested else "g++ was not found")
     if "clang" in _version(command).lower():
         raise RuntimeError(f"{command[0]} is clang, whose OpenMP differs from that of torch; use g++ 9 or later")
     return command
@@ -59,7 +59,7 @@ def _version(command: list[str]) -> str:
     return subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
 
 
-def _processor() -> str:
+def _processor_properties() -> str:
     """Return the properties of the processor that determine the effect of the tuning flags."""
     info, telling = Path("/proc/cpuinfo"), ("model name", "flags", "Features", "CPU implementer", "CPU part")
     lines = info.read_text().splitlines() if info.is_file() else [platform.processor()]
@@ -83,7 +83,7 @@ def build(folder: Path) -> Path:
     """
     make_private(folder)
     cxx, tuning = compiler(), this_processor().tuning_flags
-    identity = hashlib.sha256("\0".join([*cxx, _version(cxx), _processor(), *tuning, *FLAGS]).encode())
+    identity = hashlib.sha256("\0".join([*cxx, _version(cxx), _processor_properties(), *tuning, *FLAGS]).encode())
     for name in (*HEADERS, *SOURCES):
         identity.update((Path(__file__).parent / name).read_bytes())
     tuned = folder / f"kernels-{identity.hexdigest()[:16]}.so"
@@ -92,10 +92,10 @@ def build(folder: Path) -> Path:
         return made
     if tuning:
         try:
-            return _make([*cxx, *tuning, *FLAGS], cxx, tuned)
+            return _build([*cxx, *tuning, *FLAGS], cxx, tuned)
         except RuntimeError:  # other errors are raised again by the untuned build
             pass
-    return _make([*cxx, *FLAGS], cxx, plain)
+    return _build([*cxx, *FLAGS], cxx, plain)
 
 
 def is_tuned(library: Path) -> bool:
@@ -103,7 +103,7 @@ def is_tuned(library: Path) -> bool:
     return not library.stem.endswith(UNTUNED)
 
 
-def _make(command: Sequence[str], linker: Sequence[str], target: Path) -> Path:
+def _build(command: Sequence[str], linker: Sequence[str], target: Path) -> Path:
     """Compile and link ``target`` atomically, in a temporary folder. Its hash is written before it."""
     with tempfile.TemporaryDirectory(dir=target.parent) as made:
         linked = _compile(command, linker, Path(made))
@@ -174,8 +174,8 @@ class _Command:
         status = self._process.poll()
         if status:
             lines = self._log.read_text(errors="replace").strip().splitlines() or [f"exit status {status}"]
-            told = next((line for line in lines if "error" in line), lines[0])
-            raise RuntimeError(f"{Path(self._command[0]).name} failed: {told}")
+            message = next((line for line in lines if "error" in line), lines[0])
+            raise RuntimeError(f"{Path(self._command[0]).name} failed: {message}")
         return status is not None
 
     def kill(self) -> None:
@@ -200,7 +200,7 @@ SYMBOLS = (
 """Functions that a library must contain."""
 
 
-def _loaded(path: Path) -> ctypes.CDLL:
+def _load_library(path: Path) -> ctypes.CDLL:
     """Load a library.
 
     Raises:
@@ -217,7 +217,7 @@ def _loaded(path: Path) -> ctypes.CDLL:
 def library() -> ctypes.CDLL | None:
     """Return the kernels. If they cannot be compiled, log a warning and return ``None``, for PyTorch operations."""
     try:
-        return _loaded(build(cache_folder()))
+        return _load_library(build(cache_folder()))
     except (RuntimeError, OSError) as error:
         log.warning("using PyTorch operations instead of compiled kernels, which is slower: %s", error)
         return None

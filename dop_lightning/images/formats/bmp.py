@@ -55,7 +55,7 @@ def write(file: BinaryIO, raster: Raster) -> None:
     if raster.palette is not None or (raster.channels == 1 and raster.alpha is None):
         bits = 1 if raster.bits == 1 else 4 if raster.bits <= 4 else 8
         rows = pack_rows(raster.samples[..., 0], bits)
-        table = raster.palette.colours if raster.palette is not None else _greys(bits)  # (n, 3)
+        table = raster.palette.colours if raster.palette is not None else _grey_palette(bits)  # (n, 3)
         colours = np.pad(table[:, ::-1], ((0, 0), (0, 1))).tobytes()
     else:
         planes = raster.samples[..., ::-1]  # BGR order
@@ -98,6 +98,6 @@ def _open(path: Path) -> Iterator[Image.Image]:
         yield image
 
 
-def _greys(bits: int) -> np.ndarray:
+def _grey_palette(bits: int) -> np.ndarray:
     levels = np.linspace(0, 255, 2**bits).round().astype(np.uint8)
     return np.repeat(levels[:, None], 3, axis=1)

@@ -72,7 +72,7 @@ class _Layout(NamedTuple):
 def shape(path: Path, hdu: str = "") -> tuple[int, int, int]:
     """Return (C, H, W) of an image of a FITS file, the first by default."""
     with _open(path) as file, _hdus(file) as hdus:
-        return _layout(hdus, hdu).size
+        return _read_layout(hdus, hdu).size
 
 
 def read(path: Path, hdu: str = "") -> Raster:
@@ -89,10 +89,10 @@ def read(path: Path, hdu: str = "") -> Raster:
     with _open(path) as file:
         content = file.read()
     with _hdus(io.BytesIO(content)) as hdus:
-        layout = _layout(hdus, hdu)
+        layout = _read_layout(hdus, hdu)
         planes = np.asarray(hdus[layout.number].data).reshape(layout.size)
         stored = planes.astype(layout.stored, copy=False)
-    samples = np.moveaxis(_samples(stored, layout), 0, 2)
+    samples = np.moveaxis(_to_samples(stored, layout), 0, 2)
     nodata = None
     if layout.blank is not None and not layout.is_scaled:
         nodata = float(layout.blank + int(layout.offset))
@@ -126,7 +126,7 @@ def write(file: BinaryIO, raster: Raster) -> None:
             options = {"compression_type": before.compression_type, "tile_shape": before.tile_shape}
         after = kind(array, header=header, **options)
         if layout.is_scaled:
-            _scale(after, array, layout)
+            _scale_to_integers(after, array, layout)
         if layout.blank is not None:
             after.header["BLANK"] = layout.blank
         hdus[layout.number] = after
@@ -135,7 +135,7 @@ def write(file: BinaryIO, raster: Raster) -> None:
     file.write(buffer.getvalue())
 
 
-def _samples(stored: np.ndarray, layout: _Layout) -> np.ndarray:
+def _to_samples(stored: np.ndarray, layout: _Layout) -> np.ndarray:
     """Convert stored numbers to samples."""
     if layout.is_scaled:
         samples = stored.astype(np.float64) * layout.slope + layout.offset
@@ -148,7 +148,7 @@ def _samples(stored: np.ndarray, layout: _Layout) -> np.ndarray:
     return stored
 
 
-def _scale(hdu: Any, array: np.ndarray, layout: _Layout) -> None:
+def _scale_to_integers(hdu: Any, array: np.ndarray, layout: _Layout) -> None:
     """Convert the samples of an HDU to stored integers."""
     limits = np.iinfo(layout.stored)
     with np.errstate(invalid="ignore"):
@@ -183,13 +183,13 @@ def _hdus(file: IO[bytes]) -> Iterator[Any]:
         yield hdus
 
 
-def _layout(hdus: Any, named: str = "") -> _Layout:
+def _read_layout(hdus: Any, named: str = "") -> _Layout:
     """Return the storage of an image after checking its header.
 
     Raises:
         Unsuitable: there is no image, or it does not have two or three axes.
     """
-    number, hdu = _named(hdus, named) if named else _first(hdus)
+    number, hdu = _image_by_name(hdus, named) if named else _first_image(hdus)
     shape = tuple(hdu.shape)
     if len(shape) > 3 and math.prod(shape[:-3]) > 1:
         raise Unsuitable(f"an image must have two axes, or three with bands first, got {shape} in HDU {number}")
@@ -203,7 +203,7 @@ def _layout(hdus: Any, named: str = "") -> _Layout:
     return layout
 
 
-def _first(hdus: Any) -> tuple[int, Any]:
+def _first_image(hdus: Any) -> tuple[int, Any]:
     """Return the number and the HDU of the first image with at least two axes."""
     for number, hdu in enumerate(hdus):
         if _is_image(hdu):
@@ -211,7 +211,7 @@ def _first(hdus: Any) -> tuple[int, Any]:
     raise Unsuitable("a FITS file must contain an image with two or three axes, got none")
 
 
-def _named(hdus: Any, named: str) -> tuple[int, Any]:
+def _image_by_name(hdus: Any, named: str) -> tuple[int, Any]:
     """Return the number and the HDU of a number or name; without a version, the first HDU of that name."""
     wanted = parse_hdu(named)
     images = []

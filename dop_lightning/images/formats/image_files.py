@@ -90,7 +90,7 @@ def load_raster(
     raster = with_channels(raster.upright(), channels)
     colours, observed = raster.colours(), raster.observed()
     _check_observed(observed)
-    value_range = value_range or _found_range(raster, observed)
+    value_range = value_range or _estimate_range(raster, observed)
     check_resolution(raster, value_range)
     if resize is not None:
         raster, colours, observed = resized(raster, new_size(resize, *raster.size))
@@ -101,7 +101,7 @@ def load_raster(
     _check_observed(observed)
     mask = None if observed is None or observed.all() else flags_to_tensor(observed)
     format = ImageFormat(raster.suffix, raster.mode, raster.channels, raster.size, value_range, raster)
-    return LoadedImage(_normalised(colours, observed, value_range), mask, format)
+    return LoadedImage(_normalise(colours, observed, value_range), mask, format)
 
 
 def image_shape(path: str | Path) -> tuple[int, int, int]:
@@ -160,7 +160,7 @@ def check_writable(path: str | Path, image: LoadedImage) -> None:
     Raises:
         ValueError: the image cannot be written.
     """
-    image = _corner(image)
+    image = _first_pixels(image)
     try:
         write_raster(io.BytesIO(), repainted(image.values, image.format).as_stored())
     except Exception as error:  # encoders raise errors of any kind
@@ -169,7 +169,7 @@ def check_writable(path: str | Path, image: LoadedImage) -> None:
         ) from error
 
 
-def _corner(image: LoadedImage) -> LoadedImage:
+def _first_pixels(image: LoadedImage) -> LoadedImage:
     """Return the first rows and columns of an image, which are written like the whole image, but faster."""
     rows = columns = slice(CORNER)
     part = _window(image.format.raster, rows, columns)
@@ -201,18 +201,18 @@ def repainted(tensor: Tensor, format: ImageFormat) -> Raster:
     strip = max(1, PIXELS_AT_ONCE // width)
     for top in range(0, height, strip):
         rows = slice(top, top + strip)
-        samples[rows] = _repainted(tensor[:, rows], _window(format.raster, rows), format.value_range).samples
+        samples[rows] = _repaint_rows(tensor[:, rows], _window(format.raster, rows), format.value_range).samples
     return replace(format.raster, samples=samples)
 
 
-def _repainted(tensor: Tensor, raster: Raster, value_range: tuple[float, float]) -> Raster:
+def _repaint_rows(tensor: Tensor, raster: Raster, value_range: tuple[float, float]) -> Raster:
     """Do :func:`repainted` for some rows."""
     # Single precision suffices for 8 bits; it is kept so that results do not change.
     precision = torch.float32 if raster.limits == (0, 255) else torch.float64
     x = tensor.detach().to("cpu", torch.float32)
     colours = inverse(x.clamp(0, 1).to(precision).permute(1, 2, 0).numpy(), value_range)  # (C, H, W) -> (H, W, C)
     observed = raster.observed()
-    before = _normalised(raster.colours(), observed, value_range)
+    before = _normalise(raster.colours(), observed, value_range)
     kept = (x == before.clamp(-MAX_EXCESS, 1 + MAX_EXCESS)).permute(1, 2, 0).numpy()
     return repaint(raster, colours, kept if observed is None else kept & observed)
 
@@ -233,7 +233,7 @@ def write_pixels(path: str | Path, pixels: np.ndarray) -> None:
     write_atomically(path, lambda file: image.save(file, format="PNG"))
 
 
-def _found_range(raster: Raster, observed: np.ndarray | None) -> tuple[float, float]:
+def _estimate_range(raster: Raster, observed: np.ndarray | None) -> tuple[float, float]:
     """Estimate the range of the image, including its noise if its values are measurements."""
     found = range_of(raster)
     if not is_measured(raster, found):
@@ -247,7 +247,7 @@ def _check_observed(observed: np.ndarray | None) -> None:
         raise Unsuitable("an image must have at least one observed value, got only missing ones")
 
 
-def _normalised(colours: np.ndarray, observed: np.ndarray | None, value_range: tuple[float, float]) -> Tensor:
+def _normalise(colours: np.ndarray, observed: np.ndarray | None, value_range: tuple[float, float]) -> Tensor:
     """Scale values to fractions of the range, 0 if missing: ``(H, W, C)`` -> ``(C, H, W)``, float32."""
     values = np.empty((colours.shape[2], *colours.shape[:2]), dtype=np.float32)
     largest = float(np.finfo(np.float32).max)

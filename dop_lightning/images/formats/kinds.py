@@ -59,7 +59,7 @@ def read_raster(path: str | Path) -> Raster:
 
 
 def _read(path: Path, hdu: str) -> Raster:
-    return _decoded(path, hdu, lambda kind, *where: checked_raster(kind.read(*where)))
+    return _decode(path, hdu, lambda kind, *where: checked_raster(kind.read(*where)))
 
 
 def read_pixels(path: str | Path) -> np.ndarray:
@@ -79,7 +79,7 @@ def raster_shape(path: str | Path) -> tuple[int, int, int]:
         FileNotFoundError: the file does not exist.
         ValueError: the errors of :func:`read_raster` that the header reveals.
     """
-    return _decoded(*split_hdu(path), lambda kind, *where: kind.shape(*where))
+    return _decode(*split_hdu(path), lambda kind, *where: kind.shape(*where))
 
 
 def write_raster(file: BinaryIO, raster: Raster) -> None:
@@ -87,10 +87,10 @@ def write_raster(file: BinaryIO, raster: Raster) -> None:
     _WRITERS[raster.suffix](file, raster)
 
 
-def _decoded(path: Path, hdu: str, decode: Callable[..., T]) -> T:
+def _decode(path: Path, hdu: str, decode: Callable[..., T]) -> T:
     """Decode a file, or one HDU of it, by its format. All errors become a ``ValueError`` that names the file."""
     path = existing_file(path)
-    kind = _kind(path)
+    kind = _detect_format(path)
     where = (path, hdu) if hdu else (path,)
     if hdu and kind is not fits:
         raise ValueError(f"{path}: only FITS files have HDUs, got [{hdu}] for another format")
@@ -108,7 +108,7 @@ def _decoded(path: Path, hdu: str, decode: Callable[..., T]) -> T:
             raise ValueError(f"{path}: the image cannot be read; it is damaged or truncated ({reason})") from None
 
 
-def _kind(path: Path) -> ModuleType:
+def _detect_format(path: Path) -> ModuleType:
     with path.open("rb") as file:
         start = file.read(16)
     for magic, kind in _KINDS:

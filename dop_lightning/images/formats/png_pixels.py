@@ -25,9 +25,9 @@ def decode_16(path: Path, header: Header) -> np.ndarray:
 
     passes = _ADAM7 if header.interlaced else ((0, 0, 1, 1),)
     pixels = np.zeros((header.height, header.width, header.planes), dtype=np.uint16)
-    data = _inflated(path, sum(_filtered_size(pixels[slices]) for slices in map(_slices, passes)))
+    data = _inflate(path, sum(_filtered_size(pixels[slices]) for slices in map(_pass_slices, passes)))
     start = 0
-    for slices in map(_slices, passes):
+    for slices in map(_pass_slices, passes):
         part = pixels[slices]
         if part.size:
             end = start + _filtered_size(part)
@@ -40,7 +40,7 @@ def decode_16(path: Path, header: Header) -> np.ndarray:
     return pixels
 
 
-def _slices(first: tuple[int, int, int, int]) -> tuple[slice, slice]:
+def _pass_slices(first: tuple[int, int, int, int]) -> tuple[slice, slice]:
     top, left, down, across = first
     return slice(top, None, down), slice(left, None, across)
 
@@ -50,7 +50,7 @@ def _filtered_size(part: np.ndarray) -> int:
     return len(part) + 2 * part.size if part.size else 0
 
 
-def _inflated(path: Path, size: int) -> bytes:
+def _inflate(path: Path, size: int) -> bytes:
     """Return the first ``size`` bytes of decompressed pixel data."""
     decompress = zlib.decompressobj()
     data = bytearray()

@@ -131,13 +131,13 @@ class Raster:
 
     def upright(self) -> Self:
         """Return the image with upright pixels; ``orientation`` is still that of the stored pixels."""
-        return self._turned(turned_upright)
+        return self._apply_turn(turned_upright)
 
     def as_stored(self) -> Self:
         """Undo :meth:`upright`."""
-        return self._turned(turned_as_stored)
+        return self._apply_turn(turned_as_stored)
 
-    def _turned(self, turn: Any) -> Self:
+    def _apply_turn(self, turn: Any) -> Self:
         alpha = None if self.alpha is None else turn(self.alpha, self.orientation)
         return replace(self, samples=turn(self.samples, self.orientation), alpha=alpha)
 
@@ -146,16 +146,16 @@ def turned_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Apply the EXIF orientation, 1 … 8, to stored pixels ``(H, W, …)``."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
-    return _flipped(pixels, orientation)
+    return _flip_orientation(pixels, orientation)
 
 
 def turned_as_stored(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undo :func:`turned_upright`."""
-    pixels = _flipped(pixels, orientation)
+    pixels = _flip_orientation(pixels, orientation)
     return pixels.swapaxes(0, 1) if orientation >= 5 else pixels
 
 
-def _flipped(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def _flip_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
     rows = -1 if orientation in (3, 4, 7, 8) else 1
     columns = -1 if orientation in (2, 3, 6, 7) else 1
     return pixels[::rows, ::columns]

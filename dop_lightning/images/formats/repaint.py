@@ -26,12 +26,12 @@ def repaint(raster: Raster, colours: np.ndarray, kept: np.ndarray | None = None)
         kept: bool ``(H, W, C)``, true for unchanged values, whose samples are kept bit for bit.
     """
     if raster.palette is not None:
-        return replace(raster, samples=_indices(raster.samples, raster.palette, colours))
+        return replace(raster, samples=_palette_indices(raster.samples, raster.palette, colours))
     samples = quantised(colours, raster)
     if kept is not None:
         samples = np.where(kept, raster.samples, samples)
     if raster.key is not None:
-        samples = _beside_key(samples, raster, raster.key)
+        samples = _avoid_key_colour(samples, raster, raster.key)
     if raster.nodata is not None:
         samples = np.where(raster.has_nodata(), raster.samples, samples)
     return replace(raster, samples=samples)
@@ -51,7 +51,7 @@ def quantised(colours: np.ndarray, raster: Raster) -> np.ndarray:
     return samples
 
 
-def _indices(samples: np.ndarray, entries_of: Palette, colours: np.ndarray) -> np.ndarray:
+def _palette_indices(samples: np.ndarray, entries_of: Palette, colours: np.ndarray) -> np.ndarray:
     palette = entries_of.colours.astype(np.float32)  # (n, 3)
     alphas = np.full(len(palette), 255, dtype=np.uint8) if entries_of.alphas is None else entries_of.alphas
     pixels = np.clip(np.rint(colours), 0, 255).astype(np.float32).reshape(-1, 3)
@@ -71,10 +71,10 @@ def _indices(samples: np.ndarray, entries_of: Palette, colours: np.ndarray) -> n
     return result.reshape(samples.shape)
 
 
-def _beside_key(samples: np.ndarray, raster: Raster, key: tuple[int, ...]) -> np.ndarray:
+def _avoid_key_colour(samples: np.ndarray, raster: Raster, key: tuple[int, ...]) -> np.ndarray:
     keyed = raster.has_key()  # (H, W)
     hits = (samples == np.array(key)).all(axis=2) & ~keyed
     samples = np.where(keyed[..., None], raster.samples, samples)
-    beside = key[-1] - 1 if key[-1] > 0 else 1
-    samples[hits, -1] = beside
+    neighbour = key[-1] - 1 if key[-1] > 0 else 1
+    samples[hits, -1] = neighbour
     return samples

@@ -36,7 +36,7 @@ def with_channels(raster: Raster, channels: Channels) -> Raster:
     if raster.channels not in (1, 3):
         raise Unsuitable(f"channels must be as_is for an image of {raster.channels} channels, got {channels!r}")
     missing = None if raster.nodata is None else raster.has_nodata()
-    raster = _eight_bits(_expanded(raster))
+    raster = _to_eight_bits(_expand(raster))
     samples = raster.samples
     if channels == "rgb":
         samples = np.repeat(samples, 3, axis=2)
@@ -65,12 +65,12 @@ def resized(raster: Raster, size: tuple[int, int]) -> tuple[Raster, np.ndarray, 
         The image; its values ``(H, W, C)`` in the units of the file, rounded only if they were resized in 8 bits; and
         the mask of observed values ``(H, W, C)``, or ``None`` if all are observed.
     """
-    raster = _expanded(raster)
+    raster = _expand(raster)
     observed, samples = raster.observed(), raster.samples
     if observed is None and _is_eight_bit(raster):
         values = np.stack([_lanczos(plane, size) for plane in np.moveaxis(samples, 2, 0)], axis=2)
     else:
-        values, observed = _weighted(samples, observed, size)
+        values, observed = _resize_weighted(samples, observed, size)
     new = quantised(values, raster)
     if raster.nodata is not None and observed is not None:
         new[~observed] = raster.nodata
@@ -82,7 +82,7 @@ def resized(raster: Raster, size: tuple[int, int]) -> tuple[Raster, np.ndarray, 
     return replace(raster, samples=new, alpha=alpha), values, observed
 
 
-def _expanded(raster: Raster) -> Raster:
+def _expand(raster: Raster) -> Raster:
     """Resolve the palette, and replace the transparent colour by an alpha channel."""
     if raster.palette is not None:
         alphas = raster.palette.alphas
@@ -92,10 +92,10 @@ def _expanded(raster: Raster) -> Raster:
         return raster
     alpha = np.where(raster.has_key(), 0, int(raster.limits[1])).astype(raster.samples.dtype)
     # No format supports alpha with fewer than 8 bits.
-    return _eight_bits(replace(raster, alpha=alpha, key=None))
+    return _to_eight_bits(replace(raster, alpha=alpha, key=None))
 
 
-def _eight_bits(raster: Raster) -> Raster:
+def _to_eight_bits(raster: Raster) -> Raster:
     """Scale samples of fewer than 8 bits to 0 … 255."""
     largest = int(raster.limits[1])
     if raster.samples.dtype.kind not in "bu" or largest >= 255:
@@ -118,7 +118,7 @@ def _lanczos(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array(image.resize((size[1], size[0]), Image.Resampling.LANCZOS))
 
 
-def _weighted(
+def _resize_weighted(
     samples: np.ndarray, observed: np.ndarray | None, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     values, known = np.zeros((*size, samples.shape[2])), np.ones((*size, samples.shape[2]), dtype=bool)
@@ -145,6 +145,6 @@ def _resized_alpha(own: np.ndarray, raster: Raster, size: tuple[int, int]) -> np
     if _is_eight_bit(raster):
         alpha = _lanczos(own, size)
     else:
-        alpha = quantised(_weighted(own[..., None], None, size)[0][..., 0], raster)
+        alpha = quantised(_resize_weighted(own[..., None], None, size)[0][..., 0], raster)
     least = own[visible].min() if visible.any() else own.min()
     return np.where(_lanczos(visible.astype(np.float32), size) >= 0.5, np.maximum(alpha, least), 0).astype(alpha.dtype)

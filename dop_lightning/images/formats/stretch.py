@@ -61,8 +61,8 @@ def forward(values: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
     low, high = value_range
     if not isinstance(value_range, Stretch):
         return cast(np.ndarray, (values.astype(np.float64) - low) / (high - low))
-    bottom, top = _stretched(np.array([low, high]), value_range)
-    return cast(np.ndarray, (_stretched(values.astype(np.float64), value_range) - bottom) / (top - bottom))
+    bottom, top = _stretch(np.array([low, high]), value_range)
+    return cast(np.ndarray, (_stretch(values.astype(np.float64), value_range) - bottom) / (top - bottom))
 
 
 def inverse(shares: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
@@ -75,7 +75,7 @@ def inverse(shares: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
     low, high = value_range
     if not isinstance(value_range, Stretch):
         return cast(np.ndarray, shares * (high - low) + low)
-    bottom, top = _stretched(np.array([low, high]), value_range)
+    bottom, top = _stretch(np.array([low, high]), value_range)
     stretched = shares * (top - bottom) + bottom
     width = value_range.width
     root = 1 + np.abs(stretched) / (2 * width)
@@ -122,6 +122,6 @@ def range_with_noise(
     return Stretch(bottom, top, centre, WIDTH * deviation)
 
 
-def _stretched(values: np.ndarray, value_range: Stretch) -> np.ndarray:
+def _stretch(values: np.ndarray, value_range: Stretch) -> np.ndarray:
     u = (values - value_range.centre) / value_range.width
     return cast(np.ndarray, np.sign(u) * 2 * value_range.width * (np.sqrt(1 + np.abs(u)) - 1))

@@ -39,7 +39,7 @@ def shape(path: Path) -> tuple[int, int, int]:
     """Return (C, H, W) of an upright TIFF file."""
     with _open(path) as pages:
         page = pages[0]
-        return upright_shape(_channels(pages), page.imagelength, page.imagewidth, orientation_of(page))
+        return upright_shape(_num_channels(pages), page.imagelength, page.imagewidth, orientation_of(page))
 
 
 def read(path: Path) -> Raster:
@@ -48,7 +48,7 @@ def read(path: Path) -> Raster:
         page = pages[0]
         for each in pages:
             _check_segments(each, path.stat().st_size)
-        planes = np.stack([_planes(each) for each in pages], axis=-1)  # (H, W, S, N), S or N is 1
+        planes = np.stack([_page_samples(each) for each in pages], axis=-1)  # (H, W, S, N), S or N is 1
         planes = planes.reshape(*planes.shape[:2], -1)
         metadata = {
             "byteorder": page.parent.byteorder,
@@ -57,14 +57,14 @@ def read(path: Path) -> Raster:
             "separate": page.planarconfig == 2,
             "photometric": int(page.photometric),
             "extrasamples": tuple(int(kind) for kind in page.extrasamples),
-            "alpha": _alpha(page),
+            "alpha": _alpha_index(page),
             "compression": int(page.compression),
             "predictor": int(page.predictor),
             "tile": page.tile,
             "resolution": resolution_of(page),
             "tags": [kept_tags(each) for each in pages],
             "size": planes.shape[:2],
-            "channels": _channels(pages),
+            "channels": _num_channels(pages),
         }
         colour_map = page.tags[COLOUR_MAP].value if page.photometric == PALETTE else None
         nodata, orientation = nodata_of(page), orientation_of(page)
@@ -121,11 +121,11 @@ def _open(path: Path) -> Iterator[list[Any]]:
         pages = [page for page in pages if not page.subfiletype & 5] or pages[:1]
         page = pages[0]
         _check_kind(page)
-        check_size(_channels(pages), page.imagelength, page.imagewidth)
+        check_size(_num_channels(pages), page.imagelength, page.imagewidth)
         if page.is_tiled:
             check_size(1, page.tilelength, page.tilewidth)
         if len(pages) > 1:
-            _check_alike(pages)
+            _check_equal_pages(pages)
         yield pages
 
 
@@ -160,7 +160,7 @@ def _check_kind(page: Any) -> None:
         )
 
 
-def _check_alike(pages: Sequence[Any]) -> None:
+def _check_equal_pages(pages: Sequence[Any]) -> None:
     first = pages[0]
     for k, page in enumerate(pages):
         same = page.shape == first.shape and page.dtype == first.dtype and page.photometric == first.photometric
@@ -201,7 +201,7 @@ def _check_jpeg(page: Any, offset: int, count: int) -> None:
     check_size(1, height, width)
 
 
-def _planes(page: Any) -> np.ndarray:
+def _page_samples(page: Any) -> np.ndarray:
     """Return the samples of a page, ``(H, W, S)``, in native byte order."""
     pixels = page.asarray()
     stored = (page.imagelength, page.imagewidth, page.samplesperpixel)
@@ -210,14 +210,14 @@ def _planes(page: Any) -> np.ndarray:
     return pixels.reshape(stored).astype(page.dtype.newbyteorder("="), copy=False)
 
 
-def _channels(pages: Sequence[Any]) -> int:
+def _num_channels(pages: Sequence[Any]) -> int:
     page = pages[0]
     if page.photometric == PALETTE:
         return 3
-    return page.samplesperpixel * len(pages) - (_alpha(page) is not None)
+    return page.samplesperpixel * len(pages) - (_alpha_index(page) is not None)
 
 
-def _alpha(page: Any) -> int | None:
+def _alpha_index(page: Any) -> int | None:
     """Return the index of the alpha sample: the first extra sample of type 1 (associated) or 2 (unassociated)."""
     first = page.samplesperpixel - len(page.extrasamples)
     return next((first + k for k, kind in enumerate(page.extrasamples) if int(kind) in (1, 2)), None)

@@ -25,7 +25,7 @@ def write(file: BinaryIO, raster: Raster) -> None:
     from tifffile import TiffWriter
 
     metadata = raster.metadata
-    photometric, alpha, extrasamples = _colours(raster)
+    photometric, alpha, extrasamples = _colour_options(raster)
     samples = raster.samples
     if photometric == WHITE_IS_ZERO:
         samples = inverted(samples, raster.bits)
@@ -37,7 +37,7 @@ def write(file: BinaryIO, raster: Raster) -> None:
         "metadata": None,  # no description of shapes by tifffile
         "software": "",
         "contiguous": False,
-        **_coding(raster),
+        **_compression_options(raster),
     }
     if metadata["resolution"] is not None:
         *resolution, unit = metadata["resolution"]
@@ -57,7 +57,7 @@ def write(file: BinaryIO, raster: Raster) -> None:
             writer.write(np.ascontiguousarray(page), extratags=_tags(raster, k), **options)
 
 
-def _colours(raster: Raster) -> tuple[int, int, tuple[int, ...]]:
+def _colour_options(raster: Raster) -> tuple[int, int, tuple[int, ...]]:
     """Return the photometric tag, the index of alpha among the samples, and the types of extra samples."""
     metadata = raster.metadata
     if raster.palette is not None:
@@ -70,7 +70,7 @@ def _colours(raster: Raster) -> tuple[int, int, tuple[int, ...]]:
     return (RGB if raster.channels == 3 else BLACK_IS_ZERO), raster.channels, extrasamples
 
 
-def _coding(raster: Raster) -> dict[str, Any]:
+def _compression_options(raster: Raster) -> dict[str, Any]:
     """Return the options of the compression, and of a predictor and tiles if they are compatible with it."""
     metadata, dtype = raster.metadata, raster.samples.dtype
     depth = 1 if dtype.kind == "b" else 8 * dtype.itemsize

@@ -90,19 +90,19 @@ class OneOfBatch(nn.Module):
         super().__init__()
         self.physics, self.k, self.size = physics, k, size
 
-    def _among_zeros(self, one: Tensor) -> Tensor:
+    def _embed_in_zeros(self, one: Tensor) -> Tensor:
         batch = one.new_zeros(self.size, *one.shape[1:])
         batch[self.k] = one[0]
         return batch
 
     def A(self, x: Tensor) -> Tensor:
         """Return ``A(X)``: ``(1, *n)`` -> ``(1, *m)``."""
-        measured: Tensor = self.physics.A(self._among_zeros(x))
+        measured: Tensor = self.physics.A(self._embed_in_zeros(x))
         return measured[self.k : self.k + 1]
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         """Return ``A*(r)``: ``(1, *m)`` -> ``(1, *n)``."""
-        adjoint: Tensor = self.physics.A_adjoint(self._among_zeros(y))
+        adjoint: Tensor = self.physics.A_adjoint(self._embed_in_zeros(y))
         return adjoint[self.k : self.k + 1]
 
 
@@ -155,15 +155,15 @@ def measurements(physics: Any, y: Tensor) -> list[Measurement]:
     whole = try_method(label, physics, "A", X.expand(len(y), *n))
     if tuple(whole.shape) != tuple(y.shape):
         raise ValueError(f"y must have the shape {tuple(whole.shape)} of physics.A(X), got {tuple(y.shape)}")
-    found = [_measurement(_of_image(physics, k, X, whole), X) for k in range(len(y))]
-    check_linear(label, _of_image(physics, 0, X, whole), n, tuple(y.shape[1:]), y)
+    found = [_measurement(_physics_of_image(physics, k, X, whole), X) for k in range(len(y))]
+    check_linear(label, _physics_of_image(physics, 0, X, whole), n, tuple(y.shape[1:]), y)
     return found
 
 
-def _of_image(physics: Any, k: int, X: Tensor, whole: Tensor) -> Any:
+def _physics_of_image(physics: Any, k: int, X: Tensor, whole: Tensor) -> Any:
     """Return A of image k: ``physics`` itself, a copy with the parameters of image k, or that of the batch."""
     size = len(whole)
-    if size == 1 or _measures(physics, X, whole[k]):
+    if size == 1 or _agrees_with_batch(physics, X, whole[k]):
         return physics
     own = copy.deepcopy(physics)
     for module in own.modules() if isinstance(own, nn.Module) else ():
@@ -172,10 +172,10 @@ def _of_image(physics: Any, k: int, X: Tensor, whole: Tensor) -> Any:
                 if tensor is not None and tensor.dim() > 0 and len(tensor) == size:
                     part = tensor.detach()[k : k + 1].clone()
                     held[name] = nn.Parameter(part) if isinstance(tensor, nn.Parameter) else part  # type: ignore[assignment]
-    return own if _measures(own, X, whole[k]) else OneOfBatch(physics, k, size)
+    return own if _agrees_with_batch(own, X, whole[k]) else OneOfBatch(physics, k, size)
 
 
-def _measures(physics: Any, X: Tensor, expected: Tensor) -> bool:
+def _agrees_with_batch(physics: Any, X: Tensor, expected: Tensor) -> bool:
     """Return whether A of one image agrees with A of the batch."""
     try:
         found = physics.A(X)

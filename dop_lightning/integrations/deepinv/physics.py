@@ -76,16 +76,16 @@ class SensingPhysics(deepinv.physics.LinearPhysics):  # type: ignore[name-define
 
     def A(self, x: Tensor, **kwargs: Any) -> Tensor:
         """Return ``A(X)``: ``(B, *n)`` -> ``(B, *m)``."""
-        result: Tensor = _Linear.apply(_checked("x", x, self.img_size), self._forward, self._adjoint)
+        result: Tensor = _Linear.apply(_check_batch("x", x, self.img_size), self._forward, self._adjoint)
         return result
 
     def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
         """Return ``A*(y)``: ``(B, *m)`` -> ``(B, *n)``."""
-        result: Tensor = _Linear.apply(_checked("y", y, self.observation_size), self._adjoint, self._forward)
+        result: Tensor = _Linear.apply(_check_batch("y", y, self.observation_size), self._adjoint, self._forward)
         return result
 
 
-def _checked(name: str, batch: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _check_batch(name: str, batch: Tensor, shape: tuple[int, ...]) -> Tensor:
     if tuple(batch.shape[1:]) != shape:
         raise ValueError(f"{name} must have the shape (B, {', '.join(map(str, shape))}), got {tuple(batch.shape)}")
     return batch

@@ -97,7 +97,7 @@ class RestoreWidget(Container):
         self._worker.aborted.connect(self._job.cancel)
         self._worker.returned.connect(partial(self._finish, data, layer.name, layer.rgb, place))
         self.bar.value = 0
-        self._working(True, "Starting …")
+        self._set_running(True, "Starting …")
         self._worker.start()
 
     def _cancel(self) -> None:
@@ -105,9 +105,9 @@ class RestoreWidget(Container):
             self._job.cancel()
             self.said.value = "Cancelling …"
 
-    def _working(self, working: bool, said: str) -> None:
+    def _set_running(self, working: bool, message: str) -> None:
         self.restore.enabled, self.cancel.enabled = not working, working
-        self.said.value = said
+        self.said.value = message
 
     def _show(self, progress: Progress) -> None:
         self.bar.max, self.bar.value = max(1, progress.total), progress.done
@@ -120,10 +120,10 @@ class RestoreWidget(Container):
         self._worker = self._job = None
         recovery = finished.recovery
         if recovery is None:
-            self._working(False, finished.error or "Cancelled before the first iteration.")
+            self._set_running(False, finished.error or "Cancelled before the first iteration.")
             return
         for values, arguments, kind in layers_of(recovery, data, name, rgb, place):
             getattr(self._viewer, f"add_{kind}")(values, **arguments)
         self.bar.value = self.bar.max
         share = float(recovery.mask.sum()) / recovery.mask.size
-        self._working(False, f"{recovery.status}: {share:.1%} of the values were corrupted.")
+        self._set_running(False, f"{recovery.status}: {share:.1%} of the values were corrupted.")

@@ -81,7 +81,7 @@ def work(job: Job, recover: Callable[[], Any]) -> Generator[Progress, None, Fini
     """
     try:
         with ThreadPoolExecutor(1, "recovery") as pool:
-            future = pool.submit(_followed, job, recover)
+            future = pool.submit(_run_with_listener, job, recover)
             try:
                 while not wait([future], REPORT_INTERVAL).done:
                     yield job.progress
@@ -92,7 +92,7 @@ def work(job: Job, recover: Callable[[], Any]) -> Generator[Progress, None, Fini
         return Finished(None, " ".join(str(error).split()) or type(error).__name__)
 
 
-def _followed(job: Job, recover: Callable[[], Any]) -> Finished:
+def _run_with_listener(job: Job, recover: Callable[[], Any]) -> Finished:
     with use_listener(job):
         try:
             return Finished(recover())

@@ -48,14 +48,14 @@ class CheckpointFolder(RecoveryCallback):
         """Let the strategy read and write checkpoint folders. Runs before a checkpoint is loaded."""
         files = FolderCheckpointIO(
             self.fingerprint,
-            lambda: self._own(pl_module),
+            lambda: self._own_batches(pl_module),
             trainer.strategy.checkpoint_io,
             lambda name: _takes_turns(pl_module, name),
         )
         files.reserve(Path(trainer.default_root_dir) / LAST)
         trainer.strategy.checkpoint_io = files
 
-    def _own(self, module: pl.LightningModule) -> set[str] | None:
+    def _own_batches(self, module: pl.LightningModule) -> set[str] | None:
         """Return the batches to read: those of this process, or all if the run is unknown."""
         module = recovery_module(module)
         return set(module.roster.labels) if self.fingerprint and module.is_configured else None
@@ -121,7 +121,7 @@ class CheckpointFolder(RecoveryCallback):
         if kept := module.roster.kept():
             self._save_ended(trainer, kept)
         batches = module.saved_batches()
-        trainer.strategy.save_checkpoint({"batches": batches, "callbacks": _remembered(trainer)}, os.fspath(path))
+        trainer.strategy.save_checkpoint({"batches": batches, "callbacks": _callback_states(trainer)}, os.fspath(path))
         self._saved_at = time.monotonic()
 
     # Old names, until version 0.3.
@@ -133,7 +133,7 @@ def _takes_turns(module: pl.LightningModule, name: str) -> bool:
     return module.is_configured and module.roster.waits_for_turn(name)
 
 
-def _remembered(trainer: pl.Trainer) -> dict[str, Any]:
+def _callback_states(trainer: pl.Trainer) -> dict[str, Any]:
     """Return the states of Lightning callbacks in a run with one process, except time limits, which are per start."""
     every: list[pl.Callback] = trainer.callbacks if trainer.world_size == 1 else []  # type: ignore[attr-defined]
     foreign = [callback for callback in every if not isinstance(callback, RecoveryCallback | pl.callbacks.Timer)]

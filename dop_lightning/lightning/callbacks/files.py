@@ -76,7 +76,7 @@ class RecoveredFiles(RecoveryCallback):
             if not (module.roster.is_inactive(problem.name) and record.is_finished(module.maximum)):
                 continue
             if damaged := find_damage(Path(trainer.default_root_dir), problem.folder):
-                _say_damaged(damaged)
+                _print_damaged(damaged)
                 self.on_problem_end(trainer, module, module.outcome_of(problem.name))
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
@@ -96,7 +96,7 @@ class RecoveredFiles(RecoveryCallback):
     def _write(self, module: DoubleOverparameterization, folder: Path, outcome: Outcome, with_pictures: bool) -> None:
         with written_together(), recorded_checksums() as files:
             self.write_recovery(folder, outcome, with_pictures)
-            _say(outcome)
+            _print_changes(outcome)
             best: dict[str, float] = {}
             for callback in module.recovery_callbacks:
                 if isinstance(callback, RecoveryMetrics):
@@ -156,11 +156,11 @@ class RecoveredFiles(RecoveryCallback):
         is_stopped = bool(recovery_module(pl_module).stopped_by)
         for mosaic in data_of(trainer).mosaics.values():
             if is_stopped and mosaic.whole.entries > MAX_QUICK_VALUES:
-                _say_what_is_left(run, mosaic)
+                _print_remaining(run, mosaic)
             elif not is_assembled(run, mosaic):
-                _say_damaged(find_damage(run, mosaic.whole.folder))
+                _print_damaged(find_damage(run, mosaic.whole.folder))
                 self._assemble(trainer, pl_module, mosaic)
-                _say_what_is_left(run, mosaic)
+                _print_remaining(run, mosaic)
         names = [whole.name for whole in data_of(trainer).wholes]
         rebuild(RunFolder(run).result_paths, lambda: write_table(run, names, brief=True))
 
@@ -174,14 +174,14 @@ class RecoveredFiles(RecoveryCallback):
             if outcome is not None:
                 with recorded_checksums() as files:
                     self.write_recovery(run / whole.folder, outcome, self._has_pictures(trainer, whole))
-                _say(outcome)
+                _print_changes(outcome)
                 higher_is_better = metrics.higher_is_better(outcome.scores)
                 write_result(run / whole.folder, outcome, {}, machine(module), higher_is_better, files)
 
         rebuild(lambda: [run / tile.folder / RESULT for tile in mosaic.tiles.values()], build)
 
 
-def _say_damaged(damaged: Sequence[Damage]) -> None:
+def _print_damaged(damaged: Sequence[Damage]) -> None:
     """Print damaged files that will be rewritten. A missing result is not reported."""
     named = [each for each in damaged if each.what != MISSING or each.path.name != RESULT]
     for each in named[:MAX_NAMED]:
@@ -190,7 +190,7 @@ def _say_damaged(damaged: Sequence[Damage]) -> None:
         print(f"… and {len(named) - MAX_NAMED} more files", file=sys.stderr)
 
 
-def _say(outcome: Outcome) -> None:
+def _print_changes(outcome: Outcome) -> None:
     """Print the method chosen for a matrix, and changes to an image file that are not obvious."""
     problem = outcome.problem
     if outcome.report:
@@ -199,15 +199,15 @@ def _say(outcome: Outcome) -> None:
         tqdm.write(line, file=sys.stderr)  # above the progress bar, if any
 
 
-def _say_what_is_left(run: Path, mosaic: Mosaic) -> None:
+def _print_remaining(run: Path, mosaic: Mosaic) -> None:
     """Print how many tiles are done, and the path of the preview, if tiles are missing."""
-    there = sum((run / tile.folder / RESULT).is_file() for tile in mosaic.tiles.values())
-    if there < len(mosaic.tiles):
+    finished = sum((run / tile.folder / RESULT).is_file() for tile in mosaic.tiles.values())
+    if finished < len(mosaic.tiles):
         whole = run / mosaic.whole.folder
         seen = f"; {whole / PREVIEW} shows the current state" if (whole / PREVIEW).is_file() else ""
         print(
-            f"{mosaic.whole.name}: {there} of {len(mosaic.tiles)} tiles are done{seen}. Run the same command again to "
-            "continue.",
+            f"{mosaic.whole.name}: {finished} of {len(mosaic.tiles)} tiles are done{seen}. "
+            "Run the same command again to continue.",
             file=sys.stderr,
         )
 
@@ -240,7 +240,7 @@ def machine(module: pl.LightningModule) -> dict[str, Any]:
         "name": name,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **_own_version(),
+        **_package_version(),
         "torch": torch.__version__,
         "pytorch_lightning": pl.__version__,
         "numpy": np.__version__,
@@ -248,7 +248,7 @@ def machine(module: pl.LightningModule) -> dict[str, Any]:
 
 
 @functools.cache
-def _own_version() -> dict[str, str]:
+def _package_version() -> dict[str, str]:
     """Return the version of this package; empty if it is not installed."""
     try:
         return {"dop_lightning": version("dop_lightning")}

@@ -74,7 +74,7 @@ class ProcessHeartbeat(RecoveryCallback):
             with suppress(OSError):
                 self._at_work = ActiveBatches(self._run, trainer.global_rank)
         self._labels = {label: place for place, label in enumerate(labels)}
-        self._beat(trainer, module)
+        self._write_heartbeat(trainer, module)
 
     def on_turn(self, trainer: pl.Trainer, module: DoubleOverparameterization, states: Sequence[State]) -> None:
         """Record the batches that are advanced."""
@@ -91,31 +91,33 @@ class ProcessHeartbeat(RecoveryCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start to measure the rate."""
         self._course.clear()
-        self._beat(trainer, recovery_module(pl_module))
+        self._write_heartbeat(trainer, recovery_module(pl_module))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write a heartbeat if one is due."""
         if time.monotonic() >= self._due:
-            self._beat(trainer, recovery_module(pl_module))
+            self._write_heartbeat(trainer, recovery_module(pl_module))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the last heartbeat, which records the end of the process."""
         module = recovery_module(pl_module)
-        self._beat(trainer, module, "stopped" if module.states else "finished", module.stopped_by)
+        self._write_heartbeat(trainer, module, "stopped" if module.states else "finished", module.stopped_by)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Write the error that ended the process."""
         if self._run is None:  # refused before it started; the file may belong to another process
             return
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
-        said = " ".join(str(exception).split()) or type(exception).__name__
+        message = " ".join(str(exception).split()) or type(exception).__name__
         known = isinstance(exception, ValueError | OSError)
-        reason = "Ctrl-C" if stopped else said if known else f"{type(exception).__name__}: {said}"
-        self._beat(trainer, recovery_module(pl_module), "stopped" if stopped else "failed", reason[:500])
+        reason = "Ctrl-C" if stopped else message if known else f"{type(exception).__name__}: {message}"
+        self._write_heartbeat(trainer, recovery_module(pl_module), "stopped" if stopped else "failed", reason[:500])
 
-    def _beat(self, trainer: pl.Trainer, module: DoubleOverparameterization, end: End = "", reason: str = "") -> None:
+    def _write_heartbeat(
+        self, trainer: pl.Trainer, module: DoubleOverparameterization, end: End = "", reason: str = ""
+    ) -> None:
         if self._run is None or not self._run.is_dir():  # moved; do not create it again
             return
         before, iteration = time.monotonic(), module.iteration

@@ -12,10 +12,10 @@ class OtherLoad:
     """Measure the cores that other processes of the machine use, since the creation of the object or the last call."""
 
     def __init__(self) -> None:
-        self._before = self._now()
+        self._before = self._clock_and_load()
 
     @staticmethod
-    def _now() -> tuple[float, float]:
+    def _clock_and_load() -> tuple[float, float]:
         """Return a clock reading, and the processor time of all other processes, both in seconds."""
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
@@ -24,7 +24,7 @@ class OtherLoad:
 
     def measure(self) -> float:
         """Return the mean number of cores since the last call."""
-        (begin, before), self._before = self._before, self._now()
+        (begin, before), self._before = self._before, self._clock_and_load()
         now, busy = self._before
         return max(0.0, busy - before) / max(1e-3, now - begin)
 

@@ -59,7 +59,7 @@ class Manifest(RecoveryCallback):
         self._lock = FolderLock(Path(trainer.default_root_dir))
         if trainer.is_global_zero and trainer.world_size > 1:
             self._lock.require()
-            self._begin(Path(trainer.default_root_dir))
+            self._prepare_folder(Path(trainer.default_root_dir))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lock the batches and write the files, after all settings have been checked.
@@ -72,7 +72,7 @@ class Manifest(RecoveryCallback):
         if self._lock is not None:
             self._lock.require(first=trainer.world_size == 1)
             if trainer.world_size == 1:
-                self._begin(run)
+                self._prepare_folder(run)
         self._claims = Claims(run / LOCK)
         labels, own = batch_labels(range(len(data.batches))), set(recovery_module(pl_module).roster.labels)
         if taken := self._claims.take(k for k, label in enumerate(labels) if label in own):
@@ -92,7 +92,7 @@ class Manifest(RecoveryCallback):
             threads=self.threads,
         )
 
-    def _begin(self, run: Path) -> None:
+    def _prepare_folder(self, run: Path) -> None:
         """Check that the folder was not changed before it was locked, and remove temporary files of killed processes.
 
         Raises:

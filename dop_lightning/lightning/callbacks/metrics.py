@@ -50,14 +50,14 @@ class RecoveryMetrics(RecoveryCallback):
             iteration: last iteration, which is included, since a run may be interrupted between two evaluations.
             scores: scores at this iteration.
         """
-        known = [best for best in (self._best.get(name), _seen(iteration, scores)) if best]
+        known = [best for best in (self._best.get(name), _best_scores(iteration, scores)) if best]
         best = max(known, key=_merit, default={})
         return {key: best[key] for key in ("best_psnr", "best_iteration") if key in best}
 
     @staticmethod
     def append(trainer: pl.Trainer, module: DoubleOverparameterization, rows: Sequence[Sequence[Any]]) -> None:
         """Append rows (problem, iteration, tag, value) of one batch. A single process also updates ``metrics.csv``."""
-        run, text = Path(trainer.default_root_dir), _lines(rows)
+        run, text = Path(trainer.default_root_dir), _format_rows(rows)
         label = module.roster.label_of(rows[0][0])
         append_lines(run / CURVES / f"{label}.csv", text)
         if trainer.world_size == 1:
@@ -80,8 +80,8 @@ class RecoveryMetrics(RecoveryCallback):
         damaged = {path.stem for path, lines in found.items() if lines.damaged}
         for label, path in own.items():
             if label in damaged or not _is_complete(kept[label], label, module):
-                kept[label] = _repaired(run, path, kept[label], module)
-            text = add_line_checksums(_lines(kept[label]))
+                kept[label] = _repair_rows(run, path, kept[label], module)
+            text = add_line_checksums(_format_rows(kept[label]))
             if not path.is_file() or text.encode() != path.read_bytes():
                 atomic_text(path, text)
         for path in set(found) - set(own.values()):
@@ -92,7 +92,7 @@ class RecoveryMetrics(RecoveryCallback):
         """Append one row per problem and tag."""
         rows = []
         for name, of_problem in zip(batch.problems.names, batch.scores, strict=True):
-            seen = _seen(batch.iteration, of_problem)
+            seen = _best_scores(batch.iteration, of_problem)
             # a final evaluation between regular ones is ignored, since a longer run would not have it
             if seen and batch.iteration % module.evaluate_every == 0:
                 self._best[name] = max(self._best.get(name, seen), seen, key=_merit)  # the first of equals
@@ -126,12 +126,12 @@ def _is_past(row: Sequence[str], records: Mapping[str, Record]) -> bool:
 
 def _is_complete(rows: Sequence[Sequence[str]], label: str, module: DoubleOverparameterization) -> bool:
     """Return whether there is a row for the last evaluation of each problem of a batch."""
-    there = {(row[0], int(row[1])) for row in rows}
+    present = {(row[0], int(row[1])) for row in rows}
     own = {name: record for name, record in module.records.items() if module.roster.label_of(name) == label}
-    return all((name, record.evaluated) in there for name, record in own.items() if record.evaluated > 0)
+    return all((name, record.evaluated) in present for name, record in own.items() if record.evaluated > 0)
 
 
-def _repaired(run: Path, path: Path, rows: list[list[str]], module: DoubleOverparameterization) -> list[list[str]]:
+def _repair_rows(run: Path, path: Path, rows: list[list[str]], module: DoubleOverparameterization) -> list[list[str]]:
     """Complete the rows of a damaged file by those of ``metrics.csv``, in the order of ``metrics.csv``."""
     text = (run / METRICS).read_text("utf-8", "replace") if (run / METRICS).is_file() else ""
     copies = [row for row in csv.reader(io.StringIO(complete_lines(text))) if _is_past(row, module.records)]
@@ -148,7 +148,7 @@ def _repaired(run: Path, path: Path, rows: list[list[str]], module: DoubleOverpa
     return both
 
 
-def _seen(iteration: int, scores: Mapping[str, float]) -> dict[str, float]:
+def _best_scores(iteration: int, scores: Mapping[str, float]) -> dict[str, float]:
     if "psnr" in scores:
         return {"best_psnr": scores["psnr"], "best_iteration": iteration}
     if "relative_error" in scores:
@@ -160,7 +160,7 @@ def _merit(best: Mapping[str, float]) -> float:
     return best["best_psnr"] if "best_psnr" in best else best["least_error"]
 
 
-def _lines(rows: Sequence[Sequence[Any]]) -> str:
+def _format_rows(rows: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

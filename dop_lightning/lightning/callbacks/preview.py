@@ -90,25 +90,25 @@ class PreviewFile(RecoveryCallback):
             return
         begin = time.perf_counter()
         if any(problem.is_tile for problem in state.problems):
-            self._look_at_tiles(trainer, state)
-        elif self._is_due(names[0], begin) and self._may_spend(self._looking + self._writing, MAX_TIME_FRACTION):
-            self._look_at(trainer, state)
+            self._evaluate_tiles(trainer, state)
+        elif self._is_due(names[0], begin) and self._is_affordable(self._looking + self._writing, MAX_TIME_FRACTION):
+            self._evaluate_state(trainer, state)
         for name in {self._wholes[name].name: name for name in names}.values():
             self._write_if_due(trainer, name)
         self._spent += time.perf_counter() - begin
 
-    def _look_at_tiles(self, trainer: pl.Trainer, state: State) -> None:
+    def _evaluate_tiles(self, trainer: pl.Trainer, state: State) -> None:
         """Show the interpolations of tiles that start, and occasionally evaluate other tiles."""
         guides = getattr(state, "memory", {}).get("guide")
-        begun = [self._has(trainer, name) for name in state.problems.names]
-        if guides is not None and not all(begun):
+        have_tiles = [self._has_tile(trainer, name) for name in state.problems.names]
+        if guides is not None and not all(have_tiles):
             for name, guide in zip(state.problems.names, guides, strict=True):
                 if bool(guide.any()):  # otherwise, the tile has no interpolation and ends now
                     self._show(trainer, name, guide)
-        elif self._may_spend(self._looking, MAX_EVALUATION_FRACTION):
-            self._look_at(trainer, state)
+        elif self._is_affordable(self._looking, MAX_EVALUATION_FRACTION):
+            self._evaluate_state(trainer, state)
 
-    def _look_at(self, trainer: pl.Trainer, state: State) -> None:
+    def _evaluate_state(self, trainer: pl.Trainer, state: State) -> None:
         begin = time.perf_counter()
         with threads_of(state):
             signals = state.evaluate().signal
@@ -140,12 +140,12 @@ class PreviewFile(RecoveryCallback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the last previews; after an interruption, only if this is quick."""
-        if recovery_module(pl_module).stopped_by and not self._is_quick():
+        if recovery_module(pl_module).stopped_by and not self._is_small():
             return
         for name in {self._wholes[name].name: name for name in self._wholes}.values():
             self._write(trainer, name)
 
-    def _is_quick(self) -> bool:
+    def _is_small(self) -> bool:
         if self._writing > 0:
             return self._writing <= MAX_SECONDS_AFTER_SIGNAL
         return all(whole.entries <= SMALL for whole in self._wholes.values())
@@ -172,7 +172,7 @@ class PreviewFile(RecoveryCallback):
                         preview.show(torch.from_numpy(np.load(folder / "recovered.npy")), place, last=True)
         return self._previews[whole.name]
 
-    def _has(self, trainer: pl.Trainer, name: str) -> bool:
+    def _has_tile(self, trainer: pl.Trainer, name: str) -> bool:
         return self._preview(trainer, name).has(self._places[name])
 
     def _show(self, trainer: pl.Trainer, name: str, values: Tensor, last: bool = False) -> None:
@@ -182,13 +182,13 @@ class PreviewFile(RecoveryCallback):
     def _is_due(self, name: str, now: float) -> bool:
         return now >= self._due.get(self._wholes[name].name, 0.0)
 
-    def _may_spend(self, seconds: float, share: float) -> bool:
+    def _is_affordable(self, seconds: float, share: float) -> bool:
         """Return whether additional seconds stay within a fraction of the total time; first measurements are free."""
         return seconds == 0.0 or self._spent + seconds <= share * (time.perf_counter() - self._begin)
 
     def _write_if_due(self, trainer: pl.Trainer, name: str) -> None:
         first = self._wholes[name].name not in self._due
-        if self._is_due(name, time.perf_counter()) and (first or self._may_spend(self._writing, MAX_TIME_FRACTION)):
+        if self._is_due(name, time.perf_counter()) and (first or self._is_affordable(self._writing, MAX_TIME_FRACTION)):
             self._write(trainer, name)
 
     def _write(self, trainer: pl.Trainer, name: str) -> None:

@@ -93,11 +93,11 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
         begin, now = pl_module.iteration, time.monotonic()
         self._start, self._shown_at = (now, begin), now
         self._is_estimated = False
-        self._pace = Pace(self._maximum, _work(pl_module), expected, now) if self._maximum > 0 else None
+        self._pace = Pace(self._maximum, _remaining_work(pl_module), expected, now) if self._maximum > 0 else None
         self._load = OtherLoad() if self.estimate else None
         self._file = ProgressFile.of_environment()
         self._write_file()
-        self._next_line = begin + self._stride()
+        self._next_line = begin + self._line_interval()
         if is_terminal(sys.stderr):
             form = "{n:.0f}/{total_fmt} iterations |{bar}|{postfix}"
             if self._maximum == 1:
@@ -105,7 +105,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
             total = self._maximum if self._maximum > 0 else None
             self._bar = tqdm(total=total, initial=begin, unit="it", bar_format=form if total else None, leave=True)
 
-    def _stride(self) -> float:
+    def _line_interval(self) -> float:
         """Return the number of iterations between two lines."""
         if self._maximum < 1:
             return 1000
@@ -133,7 +133,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
             return
         module = recovery_module(pl_module)
         if self._pace is not None:
-            self._pace.renew(_work(module))
+            self._pace.renew(_remaining_work(module))
             self._write_file()
         done = trainer.global_step if self._pace is None or not module.states else self._pace.done
         self._show(trainer, done)
@@ -144,23 +144,25 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
 
     def _show(self, trainer: pl.Trainer, done: float) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(", ".join([*self._times(done), *filter(None, [_score(trainer)])]), refresh=False)
+            self._bar.set_postfix_str(
+                ", ".join([*self._format_times(done), *filter(None, [_score(trainer)])]), refresh=False
+            )
             self._bar.update(done - self._bar.n)
         elif done >= self._next_line or done == self._maximum:
-            self._next_line = done + self._stride()
-            print(self._line(trainer, done), file=sys.stderr, flush=True)
+            self._next_line = done + self._line_interval()
+            print(self._format_line(trainer, done), file=sys.stderr, flush=True)
         else:
             return
         self._shown_at = time.monotonic()
 
-    def _line(self, trainer: pl.Trainer, done: float) -> str:
+    def _format_line(self, trainer: pl.Trainer, done: float) -> str:
         if self._maximum == 1:
             parts = [f"{100 * done:.0f} %"]
         else:
             parts = [f"{int(done)}/{self._maximum} iterations" if self._maximum > 0 else f"{done} iterations"]
-        return ", ".join([*parts, *self._times(done), *filter(None, [_score(trainer), self._slowness()])])
+        return ", ".join([*parts, *self._format_times(done), *filter(None, [_score(trainer), self._slow_reason()])])
 
-    def _times(self, done: float) -> list[str]:
+    def _format_times(self, done: float) -> list[str]:
         """Return the rate and the remaining time."""
         since, begin = self._start
         rate = (done - begin) / max(time.monotonic() - since, 1e-9)
@@ -171,7 +173,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
                 parts.append(f"{timedelta(seconds=round(left))} left")
         return parts
 
-    def _slowness(self) -> str:
+    def _slow_reason(self) -> str:
         if self._load is None or self._pace is None:
             return ""
         cores = self._load.measure()
@@ -184,7 +186,7 @@ class IterationProgress(RecoveryCallback, pl.callbacks.ProgressBar):
             self._bar = None
 
 
-def _work(module: DoubleOverparameterization) -> list[Work]:
+def _remaining_work(module: DoubleOverparameterization) -> list[Work]:
     """Return the unfinished batches."""
     return [Work(batch.entries, done) for batch, done in module.roster.unfinished()]
 

@@ -41,10 +41,10 @@ class StableOutput(RecoveryCallback):
             return  # a final evaluation between regular ones must not shift the windows of a resumed run
         for k, name in enumerate(batch.problems.names):
             outputs = {"signal": batch.evaluation.signal[k], "corruption": batch.evaluation.corruption[k]}
-            if self._settled(name, outputs, self.tolerance):
+            if self._has_settled(name, outputs, self.tolerance):
                 module.stop_problem(name, "stable")
 
-    def _settled(self, name: str, outputs: Mapping[str, Tensor], tolerance: float) -> bool:
+    def _has_settled(self, name: str, outputs: Mapping[str, Tensor], tolerance: float) -> bool:
         state = self._states.setdefault(name, {"count": 0, "windows": 0})
         state["count"] += 1
         for key, output in outputs.items():

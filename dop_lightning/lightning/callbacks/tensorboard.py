@@ -85,12 +85,12 @@ class ProblemTensorBoard(RecoveryCallback):
         make_folder(folder)
         with naming(folder):
             self._writers[problem.name] = SummaryWriter(folder, purge_step=hidden, flush_secs=FLUSH_SECONDS)
-            self._require_same(run, folder)
+            self._check_not_moved(run, folder)
             group = str(run / whole.folder) if problem.is_tile else ""
-            self._file(problem.name).add_summary(session_start(hyperparameters(whole, state, k), group))
-            self._pictures(problem, {"observation": observed(problem)}, 0)
+            self._file_writer(problem.name).add_summary(session_start(hyperparameters(whole, state, k), group))
+            self._write_pictures(problem, {"observation": observed(problem)}, 0)
 
-    def _require_same(self, run: Path, folder: Path) -> None:
+    def _check_not_moved(self, run: Path, folder: Path) -> None:
         """Check that the run was not moved while a file was opened, since TensorBoard creates missing folders.
 
         Raises:
@@ -106,11 +106,11 @@ class ProblemTensorBoard(RecoveryCallback):
                     made.rmdir()
             raise
 
-    def _file(self, name: str) -> Any:
+    def _file_writer(self, name: str) -> Any:
         """Return the writer for summaries of any kind, for which torch has no type hints."""
         return self._writers[name].file_writer
 
-    def _pictures(self, problem: Problem, tensors: Mapping[str, "Tensor"], iteration: int) -> None:
+    def _write_pictures(self, problem: Problem, tensors: Mapping[str, "Tensor"], iteration: int) -> None:
         for label, picture in problem_pictures(problem, tensors).items():
             layout = "HW" if picture.ndim == 2 else "HWC"
             # the names sort after those of the curves
@@ -125,12 +125,12 @@ class ProblemTensorBoard(RecoveryCallback):
             if problem.name not in self._writers:
                 continue
             with naming(Path(trainer.default_root_dir) / problem.folder):
-                self._scores(problem.name, batch.scores[k], batch.iteration)
+                self._write_scores(problem.name, batch.scores[k], batch.iteration)
                 if due and problem.name in self._pictured:
                     seen = {"recovered": evaluation.signal[k].cpu(), "corruption": evaluation.corruption[k].cpu()}
-                    self._pictures(problem, seen, batch.iteration)
+                    self._write_pictures(problem, seen, batch.iteration)
 
-    def _scores(self, name: str, scores: Mapping[str, float], iteration: int) -> None:
+    def _write_scores(self, name: str, scores: Mapping[str, float], iteration: int) -> None:
         for tag, value in scores.items():
             self._writers[name].add_scalar(tag, value, iteration)
         self._evaluated[name] = iteration
@@ -146,23 +146,23 @@ class ProblemTensorBoard(RecoveryCallback):
         if name not in self._writers:
             return
         with naming(Path(trainer.default_root_dir) / outcome.problem.folder):
-            self._final_scores(name, outcome)
+            self._write_final_scores(name, outcome)
             seen = {"recovered": outcome.signal, "corruption": outcome.corruption}
-            self._pictures(outcome.problem, seen, outcome.iteration)
+            self._write_pictures(outcome.problem, seen, outcome.iteration)
             if outcome.status != "interrupted":
-                self._file(name).add_summary(session_end(outcome.status), outcome.iteration)
+                self._file_writer(name).add_summary(session_end(outcome.status), outcome.iteration)
             self._writers.pop(name).close()
 
-    def _final_scores(self, name: str, outcome: Outcome) -> None:
+    def _write_final_scores(self, name: str, outcome: Outcome) -> None:
         """Append the scores of the outcome to the curves, unless the last evaluation was of the same iteration."""
         if outcome.iteration < self._evaluated[name]:  # it went back; later values are only in metrics.csv
             from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
             restart = Event(step=outcome.iteration, session_log=SessionLog(status=SessionLog.START))
-            self._file(name).add_event(restart)
+            self._file_writer(name).add_event(restart)
         if outcome.iteration != self._evaluated[name]:
             scores = {tag: value for tag, value in outcome.scores.items() if tag not in FINAL and math.isfinite(value)}
-            self._scores(name, scores, outcome.iteration)
+            self._write_scores(name, scores, outcome.iteration)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close the files."""

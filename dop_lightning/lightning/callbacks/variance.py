@@ -63,13 +63,13 @@ class VarianceStopping(RecoveryCallback):
         if self.variance is None or batch.iteration % module.evaluate_every:
             return  # a longer run would not have a final evaluation between regular ones
         for k, name in enumerate(batch.problems.names):
-            follow = self._follow(name, VARIANCES[self.variance](self.window // module.evaluate_every))
+            follow = self._variance_of(name, VARIANCES[self.variance](self.window // module.evaluate_every))
             if follow.update(batch.evaluation.signal[k], batch.iteration):
                 self._best[name] = {**batch.state.problem_state(k), "iteration": batch.iteration}
             elif follow.is_due(batch.iteration):
                 module.stop_problem(name, "stable", self._best[name])
 
-    def _follow(self, name: str, variance: MovingVariance) -> LeastVariance:
+    def _variance_of(self, name: str, variance: MovingVariance) -> LeastVariance:
         if name not in self._followed:
             follow = LeastVariance(variance, self.patience)
             if name in self._loaded:

@@ -100,7 +100,7 @@ class Source(ABC):
         if not isinstance(noise, NoNoise):
             attributes |= noise.attributes
         made = self.is_clean or not isinstance(noise, NoNoise)
-        tensors = self._corrupted(noise, seed, sensing) if made else self._found(seed, sensing)
+        tensors = self._corrupted_tensors(noise, seed, sensing) if made else self._observed_tensors(seed, sensing)
         return Problem(
             name=safe_name("-".join(parts)),
             seed=seed,
@@ -111,14 +111,14 @@ class Source(ABC):
             **tensors,
         )
 
-    def _measured(self, signal: Tensor, seed: int, sensing: Sensing | None) -> Tensor:
+    def _measure(self, signal: Tensor, seed: int, sensing: Sensing | None) -> Tensor:
         """Return the signal or its measurements, to which noise is added. Errors name the source."""
         try:
             return signal if sensing is None else sensing.measure(signal, seed)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
 
-    def _corrupted(self, noise: Noise, seed: int, sensing: Sensing | None) -> dict[str, Any]:
+    def _corrupted_tensors(self, noise: Noise, seed: int, sensing: Sensing | None) -> dict[str, Any]:
         """Return the tensors of a problem whose truth is the signal, which is measured and then corrupted."""
         signal, missing = self.signal(seed), self.mask()
         if sensing is not None and missing is not None:
@@ -126,7 +126,7 @@ class Source(ABC):
                 f"{self.name}: a signal must be complete to be measured, got {int((~missing).sum())} missing entries "
                 "(use the noise MissingEntries for missing measurements)"
             )
-        corrupted = noise.corrupt(self._measured(signal, seed, sensing), stream(seed, "corruption"))
+        corrupted = noise.corrupt(self._measure(signal, seed, sensing), stream(seed, "corruption"))
         mask, true_corruption = corrupted.mask, corrupted.corruption
         if missing is not None:
             mask = missing if mask is None else missing & mask
@@ -139,7 +139,7 @@ class Source(ABC):
             "signal_shape": tuple(signal.shape),
         }
 
-    def _found(self, seed: int, sensing: Sensing | None) -> dict[str, Any]:
+    def _observed_tensors(self, seed: int, sensing: Sensing | None) -> dict[str, Any]:
         """Return the tensors of a problem whose observation is the file."""
         observation, mask = self.signal(seed), self.mask()
         shape = tuple(observation.shape)
@@ -150,7 +150,7 @@ class Source(ABC):
                 raise ValueError(f"{self.name}: {error}") from error
         truth, true_corruption = self.truth(shape), None
         if truth is not None:
-            true_corruption = observation - self._measured(truth, seed, sensing)
+            true_corruption = observation - self._measure(truth, seed, sensing)
             true_corruption = true_corruption if mask is None else true_corruption * mask
         return {
             "observation": observation,
@@ -320,7 +320,7 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
                 with parse_once():
                     problems += self._problems_of(source, ways, plain, defers)
         self._unnamed = problems
-        self._name({})
+        self._assign_names({})
 
     def _problems_of(
         self, source: Source, ways: Sequence[tuple[Sensing | None, Noise, int]], plain: bool, defers: bool
@@ -348,12 +348,12 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
         tiles = {whole.name: [t.name for t in mosaic.tiles.values()] for whole, mosaic in self._cut_wholes()}
         now = {place: (whole.name, tiles.get(whole.name, [])) for place, whole in enumerate(self.wholes)}
         if any(now[place] != (name, list(of_tiles)) for place, (name, of_tiles) in names.items()):
-            self._name(names)
+            self._assign_names(names)
 
     def _cut_wholes(self) -> Iterator[tuple[Problem, Mosaic]]:
         return ((whole, self.mosaics[whole.name]) for whole in self.wholes if whole.name in self.mosaics)
 
-    def _name(self, kept: Mapping[int, tuple[str, Sequence[str]]]) -> None:
+    def _assign_names(self, kept: Mapping[int, tuple[str, Sequence[str]]]) -> None:
         """Give all whole problems and tiles unique names, and form the batches."""
         taken = {name.casefold() for whole, tiles in kept.values() for name in (whole, *tiles)}
         self.wholes = []
@@ -387,9 +387,9 @@ class RecoveryDataModule(PlainHyperparameters, pl.LightningDataModule, ABC):
         if [batch.names for batch in self.batches] == [list(batch) for batch in names]:
             return
         problems = {problem.name: problem for problem in self.problems}
-        told = [name for batch in names for name in batch]
-        if sorted(told) != sorted(problems):
-            odd = sorted(set(told) ^ set(problems)) or sorted({name for name in told if told.count(name) > 1})
+        given = [name for batch in names for name in batch]
+        if sorted(given) != sorted(problems):
+            odd = sorted(set(given) ^ set(problems)) or sorted({name for name in given if given.count(name) > 1})
             raise ValueError(f"the batches of a run must contain each of its problems once, got mismatches {odd[:3]}")
         self.batches = [ProblemBatch([problems[name] for name in batch]) for batch in names]
 

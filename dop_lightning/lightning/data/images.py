@@ -75,13 +75,13 @@ class ImageFile(Source):
         return Path(self._path)
 
     @property
-    def _reading(self) -> dict[str, Any]:
+    def _read_options(self) -> dict[str, Any]:
         return {"resize": self._resize, "crop": self._crop, "channels": self._channels}
 
     def _load(self) -> LoadedImage:
         read = self._read or (None if self._released is None else self._released())
         if read is None:
-            image = read_image(self.path, value_range=self._value_range, **self._reading)
+            image = read_image(self.path, value_range=self._value_range, **self._read_options)
             check_writable(self.path, image)
             if self._value_range is not None:
                 try:
@@ -99,7 +99,7 @@ class ImageFile(Source):
         return read
 
     def _forget(self, read: "weakref.ref[_Read]") -> None:
-        """Drop a reference to an image after it was freed."""
+        """Drop a reference to an image that has been released."""
         if self._released is read:
             self._released = None
 
@@ -179,14 +179,14 @@ class ImageFile(Source):
         """
         if self._truth is None:
             return None
-        truth = read_image(self._truth, value_range=self.format.value_range, **self._reading)
+        truth = read_image(self._truth, value_range=self.format.value_range, **self._read_options)
         image = self._load().values.shape
         expected = tuple(signal_shape or image)
         if truth.values.shape != expected:
             measured = "" if expected == image else "the signal measured as "
             raise ValueError(
                 f"{self._truth}: the truth must have the size and channels of {measured}{self.path}, "
-                f"{_describe(expected)}, got {_describe(truth.values.shape)}"
+                f"{_format_shape(expected)}, got {_format_shape(truth.values.shape)}"
             )
         if truth.mask is not None:
             missing = int((~truth.mask).sum())
@@ -194,7 +194,7 @@ class ImageFile(Source):
         return truth.values
 
 
-def _describe(shape: Sequence[int]) -> str:
+def _format_shape(shape: Sequence[int]) -> str:
     channels, height, width = shape
     return f"{width}×{height} with {channels} channel{'s' if channels > 1 else ''}"
 

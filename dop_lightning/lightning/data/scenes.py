@@ -98,7 +98,7 @@ class Scene(Source):
             self._median = median_frame(self._looked_at, self.frames.white)
         return self._looked_at
 
-    def _pixels(self, seed: int) -> Tensor | None:
+    def _sampled_pixels(self, seed: int) -> Tensor | None:
         entries = self._load().shape[1]
         if entries <= self._most_pixels:
             return None
@@ -106,7 +106,7 @@ class Scene(Source):
 
     def signal(self, seed: int) -> Tensor:
         """Return the differences between the selected frames and their median, ``(p, f)``."""
-        looked_at, pixels = self._load(), self._pixels(seed)
+        looked_at, pixels = self._load(), self._sampled_pixels(seed)
         chosen = slice(None) if pixels is None else pixels.numpy()
         values = torch.from_numpy(looked_at[:, chosen].T.astype(np.float32)) / self.frames.white
         return values.sub_(self._median[chosen][:, None])
@@ -133,7 +133,7 @@ class Scene(Source):
             self._median,
             outcome.signal.float(),
             alpha,
-            self._pixels(seed),
+            self._sampled_pixels(seed),
             self._numbers,
         )
         parts = layers(self.frames, background, self.grey, looked_at if len(looked_at) == len(self.frames) else None)

@@ -52,7 +52,7 @@ class Adapter:
             statuses: statuses by key: ``status`` and ``status/photo``.
             step: final iteration of the run.
         """
-        if new := _changed(scores, known):
+        if new := _changed_scores(scores, known):
             self.log_metrics(new, step)
 
 
@@ -62,7 +62,7 @@ class _CSV(Adapter):
     def log_final(
         self, scores: Mapping[str, float], known: Mapping[str, Any], statuses: Mapping[str, str], step: int
     ) -> None:
-        self.log_metrics({**_changed(scores, known), **statuses}, step)  # type: ignore[dict-item]
+        self.log_metrics({**_changed_scores(scores, known), **statuses}, step)  # type: ignore[dict-item]
 
 
 class _TensorBoard(Adapter):
@@ -140,7 +140,7 @@ def adapters_of(loggers: Iterable[Logger]) -> list[Adapter]:
     return [next((made for kind, made in _ADAPTERS if isinstance(logger, kind)), Adapter)(logger) for logger in loggers]
 
 
-def _changed(scores: Mapping[str, float], known: Mapping[str, Any]) -> dict[str, float]:
+def _changed_scores(scores: Mapping[str, float], known: Mapping[str, Any]) -> dict[str, float]:
     return {key: value for key, value in scores.items() if known.get(key) != value}
 
 

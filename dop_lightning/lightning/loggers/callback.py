@@ -55,7 +55,7 @@ class RecoveryLogging(RecoveryCallback):
         for part in self._taken:
             part._log_hyperparams = False
 
-    def _give_back(self) -> None:
+    def _restore_loggers(self) -> None:
         for part in self._taken:
             part._log_hyperparams = True
         self._taken, self._adapters = [], []
@@ -128,7 +128,7 @@ class RecoveryLogging(RecoveryCallback):
         self._ended = True
         self._final[outcome.problem.name] = dict(outcome.scores)
         if outcome.problem.name in self._pictured:
-            self._log_ends(outcome, outcome.iteration)
+            self._log_outcome(outcome, outcome.iteration)
 
     def problem_state(self, name: str) -> dict[str, Any]:
         """Return the final scores of a problem that has ended."""
@@ -151,13 +151,13 @@ class RecoveryLogging(RecoveryCallback):
             for name, record in records.items()
         }
         logged = means(scores.values())
-        statuses = {"status": _in_all([record.status for record in records.values()])}
+        statuses = {"status": _common_status([record.status for record in records.values()])}
         for name in (list(records)[place] for place in spread(len(records), MAX_KEYS)):
             logged |= {f"{tag}/{name}": value for tag, value in scores[name].items()}
             statuses[f"status/{name}"] = records[name].status
         for outcome in self._whole_images(pl_module):
             name = outcome.problem.name
-            self._log_ends(outcome, trainer.global_step)
+            self._log_outcome(outcome, trainer.global_step)
             logged |= {f"{tag}/{name}": value for tag, value in outcome.scores.items()}
             logged[f"iterations/{name}"] = outcome.iteration
             statuses[f"status/{name}"] = outcome.status
@@ -173,23 +173,23 @@ class RecoveryLogging(RecoveryCallback):
             if all(tile.name in module.records for tile in mosaics[name].tiles.values()):
                 yield module.recovered(name)
 
-    def _log_ends(self, outcome: Outcome, step: int) -> None:
+    def _log_outcome(self, outcome: Outcome, step: int) -> None:
         tensors = {"recovered": outcome.signal, "corruption": outcome.corruption}
         self._log_pictures(outcome.problem, tensors, step)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Restore the settings of module and data module."""
-        self._give_back()
+        self._restore_loggers()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Restore the settings of module and data module."""
-        self._give_back()
+        self._restore_loggers()
 
 
-def _in_all(statuses: list[str]) -> str:
+def _common_status(statuses: list[str]) -> str:
     """Return the common status of all problems, or the number of problems with each status.
 
-    >>> _in_all(["done", "done"]), _in_all(["done", "diverged", "done"])
+    >>> _common_status(["done", "done"]), _common_status(["done", "diverged", "done"])
     ('done', '2 done, 1 diverged')
     """
     counts = Counter(statuses)

@@ -23,7 +23,7 @@ def mlflow_key(key: str) -> str:
     ('psnr', 'psnr.photo-1', 'psnr.e___-5831')
     """
     tag, slash, name = key.partition("/")
-    return _plain(tag) + ("." + _plain(name) if slash else "")
+    return _to_plain_name(tag) + ("." + _to_plain_name(name) if slash else "")
 
 
 def mlflow_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def mlflow_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     >>> mlflow_parameters({"alpha": {"photo (1)": 3.0}, "noise": [{"class_path": "a.B"}], "seeds": [0, 1]})
     {'alpha/photo _1_-d88a': 3.0, 'noise/0/class_path': 'a.B', 'seeds': [0, 1]}
     """
-    return {"/".join(map(_plain, path)): value for path, value in flat(parameters).items()}
+    return {"/".join(map(_to_plain_name, path)): value for path, value in flat(parameters).items()}
 
 
 def flat(parameters: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
@@ -48,7 +48,7 @@ def flat(parameters: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     return found
 
 
-def _plain(name: str) -> str:
+def _to_plain_name(name: str) -> str:
     letters = [c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c)]
     plain = _REFUSED.sub("_", "".join(letters))
     if not plain.strip(". "):  # not a valid file name

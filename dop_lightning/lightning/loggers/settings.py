@@ -41,11 +41,11 @@ def merge(model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     >>> merge({"tau": 0.1, "block": 100, "_instantiator": "…"}, {"seeds": 3, "block": 8})
     {'tau': 0.1, 'block': 100, 'seeds': 3, 'data/block': 8}
     """
-    merged = _public(model)
-    for key, value in _public(data).items():
+    merged = _public_parameters(model)
+    for key, value in _public_parameters(data).items():
         merged[f"data/{key}" if merged.get(key, value) != value else key] = value
     return merged
 
 
-def _public(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _public_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in parameters.items() if not key.startswith("_")}

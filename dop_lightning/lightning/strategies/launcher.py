@@ -130,9 +130,9 @@ class ChildProcessLauncher(_SubprocessScriptLauncher):
 
     def failures(self) -> dict[int, str]:
         """Return how the processes that failed have ended, by local rank. Successful and stopped ones are skipped."""
-        told = {0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
+        reported = {0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
         ends = {rank: process.returncode for rank, process in enumerate(self.procs, start=1)}
-        return {rank: format_exit(code) for rank, code in ends.items() if code not in told}
+        return {rank: format_exit(code) for rank, code in ends.items() if code not in reported}
 
 
 def format_exit(code: int) -> str:

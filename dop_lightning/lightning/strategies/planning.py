@@ -26,20 +26,20 @@ def plan_run(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) 
     """
     taken = taken_batches()
     if gives_all_away():
-        plan = Plan(_plan(trainer, data, begin).batches, [[] for _ in range(trainer.world_size)])
+        plan = Plan(_plan_run(trainer, data, begin).batches, [[] for _ in range(trainer.world_size)])
     elif taken is not None:
-        plan = _plan_of_taker(trainer, data, taken)
+        plan = _plan_takeover(trainer, data, taken)
     else:
         share = getattr(trainer.strategy, "share", lambda _, decide, __: decide())
         run = Path(trainer.default_root_dir)
-        plan = Plan(**share("plan", lambda: _plan(trainer, data, begin).to_json(), run))
+        plan = Plan(**share("plan", lambda: _plan_run(trainer, data, begin).to_json(), run))
     data.group(plan.batches)
     if isinstance(trainer.strategy, ProblemParallelStrategy):
         trainer.strategy.plan = plan
     return plan
 
 
-def _plan_of_taker(trainer: pl.Trainer, data: Any, taken: list[int]) -> Plan:
+def _plan_takeover(trainer: pl.Trainer, data: Any, taken: list[int]) -> Plan:
     """Return the plan of a process that takes over batches of a dead process in an active run.
 
     Raises:
@@ -53,7 +53,7 @@ def _plan_of_taker(trainer: pl.Trainer, data: Any, taken: list[int]) -> Plan:
     return Plan(batches, ranks)
 
 
-def _plan(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> Plan:
+def _plan_run(trainer: pl.Trainer, data: Any, begin: Callable[[Problem], State]) -> Plan:
     """Plan the batches of an earlier start and those of new problems, balanced by their remaining iterations."""
     kept = data.plan or []
     known = {name for batch in kept for name in batch}
@@ -73,6 +73,6 @@ def _new_batches(
     if data.batch_size != "auto":
         return [batch.names for batch in form_batches(problems, data.batch_size)]
     device = trainer.strategy.root_device
-    beside = 1 if device.type == "cuda" else getattr(trainer.strategy, "num_processes", 1)
-    limit = data.max_memory or int(MEMORY_FRACTION * available_memory(device)) // beside
+    processes = 1 if device.type == "cuda" else getattr(trainer.strategy, "num_processes", 1)
+    limit = data.max_memory or int(MEMORY_FRACTION * available_memory(device)) // processes
     return automatic_batches(problems, begin, limit, trainer.world_size)

@@ -45,7 +45,7 @@ class ProblemParallelStrategy(ParallelStrategy):
     @property
     def root_device(self) -> torch.device:
         """Device of this process."""
-        return _known("parallel_devices", self.parallel_devices)[self.local_rank]
+        return _require_set("parallel_devices", self.parallel_devices)[self.local_rank]
 
     @property
     def num_processes(self) -> int:
@@ -63,16 +63,16 @@ class ProblemParallelStrategy(ParallelStrategy):
 
     def _configure_launcher(self) -> None:
         self._launcher = ChildProcessLauncher(
-            _known("cluster_environment", self.cluster_environment),
+            _require_set("cluster_environment", self.cluster_environment),
             self.num_processes,
             self.num_nodes,
             lambda: self.has_shared,
-            self._end_sharing,
+            self._stop_answering,
         )
 
     def set_world_ranks(self) -> None:
         """Set the rank of this process in the environment and for Lightning's messages."""
-        environment = _known("cluster_environment", self.cluster_environment)
+        environment = _require_set("cluster_environment", self.cluster_environment)
         environment.set_global_rank(self.node_rank * self.num_processes + self.local_rank)
         environment.set_world_size(self.num_nodes * self.num_processes)
         rank_zero_only.rank = environment.global_rank()  # type: ignore[attr-defined]
@@ -98,7 +98,7 @@ class ProblemParallelStrategy(ParallelStrategy):
         if self.world_size == 1:
             return decide()
         if self._rendezvous is None:
-            self._rendezvous = Rendezvous(_known("cluster_environment", self.cluster_environment), run)
+            self._rendezvous = Rendezvous(_require_set("cluster_environment", self.cluster_environment), run)
         decided = self._rendezvous.share(name, decide)
         self.has_shared = True
         return decided
@@ -110,14 +110,14 @@ class ProblemParallelStrategy(ParallelStrategy):
             self._rendezvous.close()
         super().teardown()
 
-    def _end_sharing(self) -> None:
+    def _stop_answering(self) -> None:
         """Stop answering after the end of all processes started by this one."""
         if self._rendezvous is not None:
             self._rendezvous.close(wait=False)
 
     def model_to_device(self) -> None:
         """Move the module to the device."""
-        _known("model", self.model).to(self.root_device)
+        _require_set("model", self.model).to(self.root_device)
 
     def barrier(self, name: str | None = None) -> None:
         """No-op: processes do not wait for each other."""
@@ -143,7 +143,7 @@ class ProblemParallelStrategy(ParallelStrategy):
         self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
 
 
-def _known(name: str, value: T | None) -> T:
+def _require_set(name: str, value: T | None) -> T:
     """Return a value that Lightning sets before it calls a strategy."""
     if value is None:
         raise RuntimeError(f"problem_parallel needs {name}, which the Trainer sets before it starts")

@@ -76,9 +76,9 @@ class Rendezvous:
             self._decided[key] = text
             self._answer()
             return json.loads(text)
-        return json.loads(self._ask(name, key))
+        return json.loads(self._request(name, key))
 
-    def _ask(self, name: str, key: str) -> str:
+    def _request(self, name: str, key: str) -> str:
         self.folder.mkdir(parents=True, exist_ok=True)
         question = self.folder / f"{self._start}.{key}.{self.rank}.{secrets.token_hex(16)}.ask"
         answer = question.with_suffix(".told")
@@ -86,7 +86,7 @@ class Rendezvous:
         question.touch(exist_ok=False)
         try:
             # by a listing, since network file systems cache that a name does not exist
-            while answer.name not in _names(self.folder):
+            while answer.name not in _file_names(self.folder):
                 if is_orphan():
                     raise ValueError(f"rank {self.rank}: the first process ended before it sent the {name}")
                 if time.monotonic() >= end:
@@ -120,7 +120,7 @@ class Rendezvous:
 
     def _answer_new(self) -> bool:
         """Answer new questions of this start, and return whether there were any."""
-        names = _names(self.folder)
+        names = _file_names(self.folder)
         for question in self._answered.keys() - names:
             self._told.add(self._answered.pop(question))
         new = False
@@ -159,5 +159,5 @@ def _write(text: bytes, file: BinaryIO) -> None:
     file.write(text)
 
 
-def _names(folder: Path) -> set[str]:
+def _file_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}

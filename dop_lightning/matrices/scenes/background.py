@@ -99,7 +99,7 @@ class Background:
 
 def median_frame(frames: np.ndarray, white: float) -> Tensor:
     """Return the median of each entry of frames ``(f, P)``, as ``(P,)`` in [0, 1]; processes parts of the entries."""
-    parts = [np.median(frames[:, part], axis=0) for part in _parts(frames)]
+    parts = [np.median(frames[:, part], axis=0) for part in _entry_slices(frames)]
     return torch.from_numpy(np.concatenate(parts).astype(np.float32)) / white
 
 
@@ -137,7 +137,7 @@ def background_of(
         # with fewer frames, the penalty is reduced in proportion; the codes are those of all frames
         noise = float(_deviation(frames, white, median, codes, left, pixels).clamp_min_(LEVEL).median())
         chosen, penalty = right[:, ::every].contiguous(), alpha / values / every
-        for part in _parts(some):
+        for part in _entry_slices(some):
             rows = _differences(some[:, part], white, median[part])
             basis[part] = huber_codes(rows, chosen, noise, penalty) / values
         basis[pixels] = left
@@ -145,7 +145,7 @@ def background_of(
         robust_deviation(
             _differences(some[:, part], white, median[part]).addmm_(basis[part], codes[::every].mT, alpha=-1)
         )
-        for part in _parts(some)
+        for part in _entry_slices(some)
     ]
     known = {number: codes[place] for place, number in enumerate(numbers)}
     return Background(median, basis, pixels, alpha / values, torch.cat(noises).clamp_min_(LEVEL), known)
@@ -162,7 +162,7 @@ def _differences(frames: np.ndarray, white: float, median: Tensor) -> Tensor:
     return torch.from_numpy(frames.T.astype(np.float32)).div_(white).sub_(median[:, None])
 
 
-def _parts(frames: np.ndarray) -> Iterator[slice]:
+def _entry_slices(frames: np.ndarray) -> Iterator[slice]:
     step = max(1, AT_ONCE // len(frames))
     for begin in range(0, frames.shape[1], step):
         yield slice(begin, min(begin + step, frames.shape[1]))

@@ -32,13 +32,13 @@ class FolderFrames(Frames):
 
     def __init__(self, path: Path, grey: bool = False) -> None:
         self.path = path
-        self.files = sorted(find_files(path, IMAGE_SUFFIXES), key=lambda file: _natural(file.name))
+        self.files = sorted(find_files(path, IMAGE_SUFFIXES), key=lambda file: _natural_key(file.name))
         self._channels: Channels = "grey" if grey else "as_is"
         first = read_image(self.files[0], channels=self._channels)
         if first.format.channels not in (1, 3):
             raise ValueError(f"{self.files[0]}: a frame must be grey or RGB, got {first.format.channels} channels")
         deep = _is_deep(first)
-        self.format: ImageFormat = self._widest(first.format) if deep else first.format
+        self.format: ImageFormat = self._widest_format(first.format) if deep else first.format
         self.shape = (first.format.channels, *first.format.size)
         self.dtype = np.dtype(np.uint8 if first.format.value_range == (0, 255) and not deep else np.float32)
         self._names = unique_names([safe_name(file.stem) for file in self.files])
@@ -48,7 +48,7 @@ class FolderFrames(Frames):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for file in self.files:
-            yield self._array(file, self._read(file))
+            yield self._to_array(file, self._read(file))
 
     @property
     def is_plain(self) -> bool:
@@ -58,7 +58,7 @@ class FolderFrames(Frames):
         same = raster.bits == 8 and raster.orientation == 1 and not any(raster.metadata.values())
         return self.dtype == np.uint8 and self.format.suffix == ".png" and plain and same
 
-    def _widest(self, format: ImageFormat) -> ImageFormat:
+    def _widest_format(self, format: ImageFormat) -> ImageFormat:
         """Return the format of the first picture, with the widest range of a sample of the pictures."""
         every = max(1, len(self.files) // RANGES)
         some = [read_image(file, channels=self._channels).format for file in self.files[::every]]
@@ -68,7 +68,7 @@ class FolderFrames(Frames):
     def _read(self, file: Path) -> LoadedImage:
         return read_image(file, channels=self._channels, value_range=self.format.value_range)
 
-    def _array(self, file: Path, image: LoadedImage) -> np.ndarray:
+    def _to_array(self, file: Path, image: LoadedImage) -> np.ndarray:
         if tuple(image.values.shape) != self.shape:
             (c, h, w), (other_c, other_h, other_w) = self.shape, image.values.shape
             raise ValueError(
@@ -91,10 +91,10 @@ def _is_deep(image: LoadedImage) -> bool:
     return raster.palette is None and (raster.samples.dtype.kind in "fi" or raster.limits[1] > 255)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def _natural_key(name: str) -> list[tuple[int, str]]:
     """Return a key for sorting names with numbers in numerical order.
 
-    >>> sorted(["f10.png", "f9.png", "F1.png"], key=_natural)
+    >>> sorted(["f10.png", "f9.png", "F1.png"], key=_natural_key)
     ['F1.png', 'f9.png', 'f10.png']
     """
     parts = re.split(r"(\d+)", name.lower())

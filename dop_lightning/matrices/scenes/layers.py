@@ -174,7 +174,7 @@ def write_layers(
         for part in parts:
             if is_stopped():
                 raise WritingStopped
-            shown = _shown(part)
+            shown = _layer_pictures(part)
             if pictures:
                 _write_pictures(folder, frames, part, shown)
             for k, mask in enumerate(part.masks):
@@ -214,9 +214,9 @@ class _Progress:
             self._last = time.monotonic()
 
 
-def _shown(part: Layers) -> dict[str, np.ndarray]:
+def _layer_pictures(part: Layers) -> dict[str, np.ndarray]:
     """Return the pictures of all layers, uint8 ``(F, H, W)`` or ``(F, H, W, 3)``."""
-    frames, backgrounds = (_levels(values) for values in (part.frames, part.backgrounds))
+    frames, backgrounds = (_to_levels(values) for values in (part.frames, part.backgrounds))
     masks = part.masks.numpy()
     inside = masks if frames.ndim == 3 else masks[..., None]
     foregrounds = np.where(inside, frames, np.uint8(0))
@@ -224,7 +224,7 @@ def _shown(part: Layers) -> dict[str, np.ndarray]:
     return {"frame": frames, "background": backgrounds, "foreground": foregrounds, "mask": levels}
 
 
-def _levels(values: Tensor) -> np.ndarray:
+def _to_levels(values: Tensor) -> np.ndarray:
     levels = (values * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
     return levels[..., 0].numpy() if levels.shape[-1] == 1 else levels.contiguous().numpy()
 

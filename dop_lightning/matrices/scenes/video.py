@@ -66,7 +66,7 @@ class VideoFrames(Frames):
             first = next(container.decode(stream), None)
             if first is None:
                 raise ValueError(f"{path}: must contain a video, got one without frames")
-            self.shape = (1 if grey else 3, *_upright(first).shape[:2])
+            self.shape = (1 if grey else 3, *_rotate_upright(first).shape[:2])
             rate = Fraction(stream.average_rate or stream.guessed_rate or 0).limit_denominator(1001)
             self.rate = rate or Fraction(25)
             self._start = float((stream.start_time or 0) * stream.time_base)
@@ -76,12 +76,12 @@ class VideoFrames(Frames):
     def __len__(self) -> int:
         if self._count is None:  # the frame count in the header may be wrong
             self._count, end = 0, None
-            for frame in self._decoded():
+            for frame in self._decode():
                 self._count, end = self._count + 1, frame.time
-            self._compare(end)
+            self._check_duration(end)
         return self._count
 
-    def _compare(self, end: float | None) -> None:
+    def _check_duration(self, end: float | None) -> None:
         """Set :attr:`trouble` if the frames end before the duration in the header; FFmpeg ignores truncation."""
         if end is None or self._duration is None:
             return
@@ -93,8 +93,8 @@ class VideoFrames(Frames):
             )
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for frame in self._decoded():
-            pixels = _upright(frame)
+        for frame in self._decode():
+            pixels = _rotate_upright(frame)
             if pixels.shape[:2] != self.shape[1:]:
                 (height, width), (other_height, other_width) = self.shape[1:], pixels.shape[:2]
                 raise ValueError(
@@ -105,7 +105,7 @@ class VideoFrames(Frames):
             else:
                 yield np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
-    def _decoded(self) -> Iterator[Any]:
+    def _decode(self) -> Iterator[Any]:
         with self._stream() as (container, stream):
             stream.thread_type = "AUTO"
             yield from container.decode(stream)
@@ -133,7 +133,7 @@ def _duration(container: Any, stream: Any) -> float | None:
     return container.duration / 1e6 if container.duration else None
 
 
-def _upright(frame: Any) -> np.ndarray:
+def _rotate_upright(frame: Any) -> np.ndarray:
     """Return the pixels of a frame in display orientation, ``(H, W, 3)``; phones store rotated frames."""
     pixels = frame.to_ndarray(format="rgb24")
     degrees = getattr(frame, "rotation", 0)  # counterclockwise; not available in PyAV 12
@@ -159,7 +159,7 @@ class VideoWriter:
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._naming():
+        with self._with_final_name():
             self._container = self._av.open(str(self._temporary), "w", format="mp4")
         return self
 
@@ -177,7 +177,7 @@ class VideoWriter:
             self._stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
             self._stream.codec_context.thread_count = 1
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        with self._naming():
+        with self._with_final_name():
             self._container.mux(self._stream.encode(frame))
 
     def __exit__(
@@ -185,9 +185,9 @@ class VideoWriter:
     ) -> None:
         try:
             if kind is None and self._stream is not None:
-                with self._naming():
+                with self._with_final_name():
                     self._container.mux(self._stream.encode())
-            with self._naming():
+            with self._with_final_name():
                 self._container.close()
             if kind is None:
                 self._temporary.replace(self.path)
@@ -196,7 +196,7 @@ class VideoWriter:
             self._temporary.unlink(missing_ok=True)
 
     @contextmanager
-    def _naming(self) -> Iterator[None]:
+    def _with_final_name(self) -> Iterator[None]:
         """Replace the name of the temporary file, which no longer exists, by the final one in errors of writing."""
         try:
             yield

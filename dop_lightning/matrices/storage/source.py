@@ -135,12 +135,12 @@ class StripMatrix:
             start, stop, _ = key.indices(len(self))
             return self._rows(start, max(start, stop))
         if isinstance(key, Tensor):
-            return self._picked(key, None)
+            return self._pick(key, None)
         rows, columns = key
         if isinstance(rows, slice):
             strips = [self._rows(start, min(start + self._height, len(self)))[:, columns] for start in self._starts()]
             return torch.cat(strips)
-        return self._picked(rows, columns)
+        return self._pick(rows, columns)
 
     def _starts(self) -> range:
         return range(0, len(self), self._height)
@@ -162,10 +162,10 @@ class StripMatrix:
             self._start = first
         return self._block[start - self._start : stop - self._start]
 
-    def _picked(self, rows: Tensor, columns: Tensor | None) -> Tensor:
+    def _pick(self, rows: Tensor, columns: Tensor | None) -> Tensor:
         """Return rows, or single entries, by index."""
-        beside = () if columns is not None else (self.shape[1],)
-        result = torch.empty(len(rows), *beside, dtype=self.dtype)
+        trailing = () if columns is not None else (self.shape[1],)
+        result = torch.empty(len(rows), *trailing, dtype=self.dtype)
         of_block = torch.div(rows, self._height, rounding_mode="floor")
         for block in torch.unique(of_block).tolist():
             here = (of_block == block).nonzero()[:, 0]

@@ -191,7 +191,7 @@ class Blur(Blurring):
         if isinstance(self.kernel, str | Path):
             name, taps = str(self.kernel), kernels.read_kernel(self.kernel)
         else:
-            name, taps = "kernel", _array(self.kernel)
+            name, taps = "kernel", _kernel_array(self.kernel)
         taps = kernels.checked(taps, name)
         object.__setattr__(self, "taps", tuple(tuple(row) for row in taps.tolist()))
         object.__setattr__(self, "digest", hashlib.sha256(taps.contiguous().numpy().tobytes()).hexdigest()[:8])
@@ -205,7 +205,7 @@ class Blur(Blurring):
         return {"blur_kernel": f"{len(self.taps)}x{len(self.taps[0])}-{self.digest}"}
 
 
-def _array(rows: Sequence[Sequence[float]]) -> Tensor:
+def _kernel_array(rows: Sequence[Sequence[float]]) -> Tensor:
     try:
         return torch.tensor(rows, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError) as error:

@@ -55,12 +55,12 @@ class PhysicsOperator(Operator):
     @torch.no_grad()
     def forward(self, signal: Tensor) -> Tensor:
         """Return ``A(X)``."""
-        return _tensor("A", self.physics.A(signal))
+        return _check_tensor("A", self.physics.A(signal))
 
     @torch.no_grad()
     def adjoint(self, residual: Tensor) -> Tensor:
         """Return ``A*(r)``."""
-        return _tensor("A_adjoint", self.physics.A_adjoint(residual))
+        return _check_tensor("A_adjoint", self.physics.A_adjoint(residual))
 
 
 @dataclass(frozen=True)
@@ -124,32 +124,32 @@ class Physics(Sensing):
 
     def operator(self, problems: ProblemBatch) -> PhysicsOperator:
         """Return the operator A of a batch."""
-        return PhysicsOperator(problems, _made(self))
+        return PhysicsOperator(problems, _create_physics(self))
 
     @property
     def slug(self) -> str:
         """``physics`` and the name of the class or function."""
-        return f"physics-{re.sub('[^a-z0-9]+', '-', self._kind.lower()).strip('-')}"
+        return f"physics-{re.sub('[^a-z0-9]+', '-', self._class_name.lower()).strip('-')}"
 
     @property
     def attributes(self) -> dict[str, Attribute]:
         """Columns for tables: ``sensing`` and ``physics``."""
-        return {"sensing": self.name, "physics": self._kind}
+        return {"sensing": self.name, "physics": self._class_name}
 
     @property
-    def _kind(self) -> str:
+    def _class_name(self) -> str:
         return self.physics.rsplit(".", 1)[-1] if isinstance(self.physics, str) else type(self.physics).__name__
 
 
 @lru_cache(maxsize=8)
-def _made(sensing: Physics) -> Any:
+def _create_physics(sensing: Physics) -> Any:
     """Return one object for all problems, since some take long to create."""
     return sensing.make()
 
 
 @lru_cache(maxsize=64)
 def _measured_shape(sensing: Physics, signal_shape: tuple[int, ...]) -> tuple[int, ...]:
-    physics = copy.deepcopy(_made(sensing))
+    physics = copy.deepcopy(_create_physics(sensing))
     shape = tuple(try_method(sensing, physics, "A", torch.zeros(1, *signal_shape)).shape[1:])
     check_linear(sensing, physics, signal_shape, shape)
     return shape
@@ -157,7 +157,7 @@ def _measured_shape(sensing: Physics, signal_shape: tuple[int, ...]) -> tuple[in
 
 @lru_cache(maxsize=64)
 def _adjoint_shape(sensing: Physics, observation_shape: tuple[int, ...]) -> tuple[int, ...]:
-    physics = copy.deepcopy(_made(sensing))
+    physics = copy.deepcopy(_create_physics(sensing))
     return tuple(try_method(sensing, physics, "A_adjoint", torch.zeros(1, *observation_shape)).shape[1:])
 
 
@@ -232,10 +232,10 @@ def try_method(label: object, physics: Any, method: str, batch: Tensor) -> Tenso
     except Exception as error:  # code of another library may raise any exception
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{label}: {method} failed for the shape {tuple(batch.shape[1:])}: {reason}") from error
-    return _tensor(method, result)
+    return _check_tensor(method, result)
 
 
-def _tensor(method: str, result: Any) -> Tensor:
+def _check_tensor(method: str, result: Any) -> Tensor:
     if not isinstance(result, Tensor) or not result.is_floating_point():
         kind = str(result.dtype) if isinstance(result, Tensor) else type(result).__name__
         raise ValueError(f"{method} of a physics must return one real tensor, got {kind}")
@@ -256,15 +256,15 @@ def _call(path: str, arguments: Mapping[str, Any]) -> Any:
     if not callable(target := getattr(found, name, None)):
         raise ValueError(f"{path}: {module} has no class or function {name!r}")
     try:
-        return target(**{key: _argument(value) for key, value in arguments.items()})
+        return target(**{key: _resolve_argument(value) for key, value in arguments.items()})
     except (TypeError, ValueError, AssertionError) as error:
         raise ValueError(f"{path} cannot be called with {dict(arguments)}: {error}") from error
 
 
-def _argument(value: Any) -> Any:
+def _resolve_argument(value: Any) -> Any:
     """Return plain settings unchanged, and the results of ``call`` entries."""
     if isinstance(value, Mapping):
         if "call" in value and set(value) <= {"call", "arguments"}:
             return _call(value["call"], value.get("arguments") or {})
-        return {key: _argument(item) for key, item in value.items()}
+        return {key: _resolve_argument(item) for key, item in value.items()}
     return value

@@ -121,7 +121,7 @@ class LowRank(Signal):
             pulled: ``A*(y)``, ``(K, n, m)``.
         """
         for k in range(len(pulled)):
-            left, _, right = self._leading(pulled[k], self.first_bound, k)
+            left, _, right = self._leading_vectors(pulled[k], self.first_bound, k)
             for factor, vectors in zip(self.arrays, (left, right), strict=False):
                 factor[k] = self.length * vectors
 
@@ -153,7 +153,7 @@ class LowRank(Signal):
         pulled = torch.nan_to_num(dual(), 0.0, 0.0, 0.0)  # problems that are about to diverge
         for k, (before, after) in enumerate(zip(columns, wanted, strict=True)):
             if after > before:
-                self._add(k, before, after, pulled[k])
+                self._fill_columns(k, before, after, pulled[k])
         return True
 
     @torch.no_grad()
@@ -197,19 +197,19 @@ class LowRank(Signal):
                 p.data = p.data[:, :, :width].contiguous()
         self.alias_parameters()
 
-    def _add(self, k: int, before: int, after: int, dual: Tensor) -> None:
+    def _fill_columns(self, k: int, before: int, after: int, dual: Tensor) -> None:
         """Fill the columns ``before`` to ``after`` of problem k."""
         own = [factor[k, :, :before] for factor in self.pair]
         left, right = (torch.linalg.qr(factor).Q for factor in own)
         rest = dual - left @ (left.mT @ dual)
         rest = rest - (rest @ right) @ right.mT
-        vectors = self._leading(rest, after - before, k)
+        vectors = self._leading_vectors(rest, after - before, k)
         # directions that have grown more would have been added before
         lengths = self.length * vectors[1].exp().clamp(1 / MIN_GROWTH, MIN_GROWTH)
         for factor, new in zip(self.arrays, (vectors[0], vectors[2]), strict=False):
             factor[k, :, before:after] = new * lengths
 
-    def _leading(self, M: Tensor, count: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _leading_vectors(self, M: Tensor, count: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return leading eigenvectors of ``(M + Mᵀ)/2``, or singular vectors of M, by subspace iteration.
 
         Args:
@@ -220,7 +220,7 @@ class LowRank(Signal):
         Returns:
             Left vectors ``(n, count)``, values ``(count,)`` in descending order, and right vectors ``(m, count)``.
         """
-        M, unit = _of_order_one(torch.nan_to_num(M, 0.0, 0.0, 0.0))
+        M, unit = _normalise_scale(torch.nan_to_num(M, 0.0, 0.0, 0.0))
         width = min(2 * count, self.largest)
         start = torch.empty(M.shape[1], width, dtype=M.dtype, device="cpu")
         start.normal_(generator=stream(self.problems[k].seed, "init", FIRST_COUNTER))
@@ -268,7 +268,7 @@ class LowRank(Signal):
             self._narrow(max(1, *self.columns()))
 
 
-def _of_order_one(M: Tensor) -> tuple[Tensor, Tensor]:
+def _normalise_scale(M: Tensor) -> tuple[Tensor, Tensor]:
     """Divide M by a power of two, so that its squares neither overflow nor underflow; return quotient and power.
 
     Dividing by a power of two changes only exponents, so that results are identical whenever scaling is not necessary.

@@ -97,7 +97,7 @@ class NetworkSignal(Signal):
         for problem in problems:
             # Lightning creates models on their device, where another generator would be used
             with torch.device("cpu"):
-                networks.append(_with_type(_checked(self._make_network(network, problem)), problems.dtype))
+                networks.append(_to_dtype(_check_module(self._make_network(network, problem)), problems.dtype))
         if sum(len(list(made.parameters())) for made in networks) > len({p for m in networks for p in m.parameters()}):
             raise ValueError("network must create a new module for each problem, got modules with shared parameters")
         if type(self).draw_input is NetworkSignal.draw_input:
@@ -180,7 +180,7 @@ class NetworkSignal(Signal):
         return healthy[:size]
 
 
-def _checked(network: object) -> nn.Module:
+def _check_module(network: object) -> nn.Module:
     """Return a module if it can be optimized from the first iteration on."""
     if not isinstance(network, nn.Module):
         raise ValueError(f"network must create a torch.nn.Module, got {type(network).__name__}")
@@ -191,7 +191,7 @@ def _checked(network: object) -> nn.Module:
     return network
 
 
-def _with_type(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+def _to_dtype(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Convert a network to a dtype, unless all tensors already have it: ``network.to`` visits all layers."""
     tensors = (*network.parameters(), *network.buffers())
     has_type = all(tensor.dtype == dtype for tensor in tensors if tensor.is_floating_point() or tensor.is_complex())

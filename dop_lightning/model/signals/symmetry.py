@@ -45,11 +45,11 @@ def asymmetry(observation: Tensor, mask: Tensor | None = None) -> float | None:
     unrelated = shifted[observed & observed.T.roll(1, 1)]
     if len(pairs) < MIN_PAIRS or len(unrelated) < MIN_PAIRS:
         return None
-    scale = _low(unrelated)
-    return _low(pairs) / scale if scale > 0 else None
+    scale = _low_quantile(unrelated)
+    return _low_quantile(pairs) / scale if scale > 0 else None
 
 
-def _low(values: Tensor) -> float:
+def _low_quantile(values: Tensor) -> float:
     return float(values.kthvalue(max(1, int(QUANTILE * len(values)))).values)
 
 

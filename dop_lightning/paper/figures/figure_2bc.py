@@ -47,7 +47,7 @@ class Figure2bc(FittedFigure):
         Raises:
             ValueError: the runs have different trials.
         """
-        won = {method: self._recovered(out, method) for method in self.methods}
+        won = {method: self._recovered_trials(out, method) for method in self.methods}
         trials = won["dop"].keys()
         for method, own in won.items():
             if own.keys() != trials:
@@ -61,7 +61,7 @@ class Figure2bc(FittedFigure):
             rows.append(row)
         return rows
 
-    def _recovered(self, out: Path, method: str) -> dict[tuple[int, float, int], bool]:
+    def _recovered_trials(self, out: Path, method: str) -> dict[tuple[int, float, int], bool]:
         """Return whether each trial, (rank, ratio, seed), is recovered; diverged trials are not."""
         return {
             (result["true_rank"], result["ratio"], result["seed"]): result["relative_error"] < SUCCESS
@@ -126,7 +126,7 @@ class Figure2bc(FittedFigure):
             "dop_limit": "DOP, at its limit",
         }
         for axes, (method, title) in zip(panels[0], titles.items(), strict=True):
-            grey = _map(axes, rows, lambda row, m=method: row[m], "gray", (0, 1))
+            grey = _plot_map(axes, rows, lambda row, m=method: row[m], "gray", (0, 1))
             axes.set_title(title, loc="left")
         differences = {
             "DOP − convex": ("dop", "convex"),
@@ -135,7 +135,7 @@ class Figure2bc(FittedFigure):
             "DOP's limit − convex, X ⪰ 0": ("dop_limit", "convex_psd"),
         }
         for axes, (title, (own, rival)) in zip(panels[1], differences.items(), strict=True):
-            change = _map(axes, rows, lambda row, a=own, b=rival: row[a] - row[b], "PuOr", (-1, 1))
+            change = _plot_map(axes, rows, lambda row, a=own, b=rival: row[a] - row[b], "PuOr", (-1, 1))
             axes.set_title(title, loc="left")
         for axes in panels[1]:
             axes.set_xlabel("fraction p of corrupted entries")
@@ -145,7 +145,7 @@ class Figure2bc(FittedFigure):
         drawing.colorbar(change, ax=panels[1], label="difference of fractions", aspect=16, pad=0.015)
 
 
-def _map(axes: Any, rows: Sequence[Row], value: Any, colours: str, limits: tuple[float, float]) -> Any:
+def _plot_map(axes: Any, rows: Sequence[Row], value: Any, colours: str, limits: tuple[float, float]) -> Any:
     """Plot cells over p and r, each extending halfway to its neighbours."""
     ratios, ranks = sorted({row["ratio"] for row in rows}), sorted({row["rank"] for row in rows})
     cells = {(row["rank"], row["ratio"]): value(row) for row in rows}
@@ -156,13 +156,13 @@ def _map(axes: Any, rows: Sequence[Row], value: Any, colours: str, limits: tuple
     for side in ("top", "right"):
         axes.spines[side].set_visible(True)
     low, high = limits
-    return axes.pcolormesh(_edges(ratios), _edges(ranks), grid, cmap=colours, vmin=low, vmax=high)
+    return axes.pcolormesh(_cell_borders(ratios), _cell_borders(ranks), grid, cmap=colours, vmin=low, vmax=high)
 
 
-def _edges(centres: Sequence[float]) -> list[float]:
+def _cell_borders(centres: Sequence[float]) -> list[float]:
     """Return the borders of cells.
 
-    >>> _edges([1, 3, 5])
+    >>> _cell_borders([1, 3, 5])
     [0.0, 2.0, 4.0, 6.0]
     """
     if len(centres) == 1:

@@ -123,7 +123,7 @@ class Grid(FittedFigure):
                 found = _matching(found, inputs, folder)
             for result in found:
                 if method == "default":
-                    inputs[_case(result)] = result.get("input_psnr", math.nan)
+                    inputs[_case_of(result)] = result.get("input_psnr", math.nan)
                 best, iteration = oracles.get(result["problem"], (result["psnr"], result["iterations"]))
                 rows.append(
                     {
@@ -155,7 +155,7 @@ class Grid(FittedFigure):
             line["won"] = f"{sum(map(_is_won, cases))} of {len(cases)}"
             lines.append(line)
         table = render_table(lines, self.columns)
-        others = _others(rows)
+        others = _other_rivals(rows)
         return f"{table}\n\n{_rival_table(rows, others)}" if others else table
 
     def verdict(self, rows: Sequence[Row], out: Path) -> list[str]:
@@ -179,17 +179,17 @@ class Grid(FittedFigure):
         lines.append(
             f"{mark(won >= MIN_WIN_FRACTION)}  it is better than every oracle in {won:.0%} of those {len(cases)} cases"
         )
-        lines += [_against(rows, rival) for rival in _others(rows)]
+        lines += [_verdict_on(rows, rival) for rival in _other_rivals(rows)]
         found = [row for row in rows if row["method"] == "default" and row["precision"] is not None]
         if found:
             missed, false = (1 - mean(row[key] for row in found) for key in ("recall", "precision"))
-            said = f"it misses {missed:.2%} of the corrupted entries; {false:.2%} of the detected entries are clean"
-            lines.append(f"     {said}")
+            text = f"it misses {missed:.2%} of the corrupted entries; {false:.2%} of the detected entries are clean"
+            lines.append(f"     {text}")
         return lines
 
     def draw(self, rows: Sequence[Row], drawing: Any) -> None:
         """Plot means by level, with error bars of one standard deviation."""
-        others = _others(rows)
+        others = _other_rivals(rows)
         if others:  # the legend is placed beside the axes
             drawing.set_size_inches(self.size[0] + 2.0, self.size[1] + 0.6)
         axes = drawing.subplots()
@@ -247,7 +247,7 @@ def _oracles(run: Path) -> dict[str, tuple[float, int]]:
     return best
 
 
-def _case(result: Mapping[str, Any]) -> tuple[str, float, int]:
+def _case_of(result: Mapping[str, Any]) -> tuple[str, float, int]:
     """Return the photograph, level and seed of a result."""
     return str(result.get("image")), float(result.get("ratio", math.nan)), int(result["seed"])
 
@@ -264,7 +264,7 @@ def _matching(results: Sequence[Row], inputs: Mapping[tuple[str, float, int], fl
         ValueError: a problem is missing or unfinished, or has another observation.
     """
     hint = "run it with the configs of the figure, see docs/rivals.md"
-    found = {_case(result): result for result in results if result["status"] != "interrupted"}
+    found = {_case_of(result): result for result in results if result["status"] != "interrupted"}
     if missing := [case for case in inputs if case not in found]:
         image, level, seed = missing[0]
         raise ValueError(
@@ -281,7 +281,7 @@ def _matching(results: Sequence[Row], inputs: Mapping[tuple[str, float, int], fl
     return [found[case] for case in inputs]
 
 
-def _others(rows: Sequence[Row]) -> list[str]:
+def _other_rivals(rows: Sequence[Row]) -> list[str]:
     """Return the additional rivals, in the order of the table."""
     return [method for method in dict.fromkeys(row["method"] for row in rows) if method not in LINES]
 
@@ -298,7 +298,7 @@ def _rival_table(rows: Sequence[Row], others: Sequence[str]) -> str:
     return render_table(lines, [("method", "at the end", ""), *((f"{level}", f"{level:.0%}", "") for level in levels)])
 
 
-def _against(rows: Sequence[Row], rival: str) -> str:
+def _verdict_on(rows: Sequence[Row], rival: str) -> str:
     """Return the verdict on one additional rival, over all levels."""
     cases = [case for level in _levels(rows) for case in _cases(rows, level)]
     gains = [case["default", "end"] - case[rival, "end"] for case in cases]
@@ -319,7 +319,7 @@ def _cases(rows: Sequence[Row], level: float) -> list[dict[tuple[str, str], floa
         if row["level"] == level:
             case = cases.setdefault((row["image"], row["seed"]), {})
             case |= {(row["method"], kind): row[kind] for kind in ("end", "oracle")}
-    methods = len(LINES) + len(_others(rows))
+    methods = len(LINES) + len(_other_rivals(rows))
     return [case for case in cases.values() if len(case) == 2 * methods]
 
 

@@ -42,13 +42,13 @@ class KeptPictures(RecoveryCallback):
         if batch.iteration % module.evaluate_every:
             return  # an extra evaluation before an interruption, which an uninterrupted run would not have
         for name, signal, of_problem in zip(batch.problems.names, batch.evaluation.signal, batch.scores, strict=True):
-            self._see(name, signal, of_problem)
+            self._keep_best(name, signal, of_problem)
 
     def on_problem_end(self, trainer: pl.Trainer, module: DoubleOverparameterization, outcome: Outcome) -> None:
         """Write the pictures."""
         problem = outcome.problem
         known = dict(self._best.get(problem.name, {}))
-        self._see(problem.name, outcome.signal, outcome.scores)
+        self._keep_best(problem.name, outcome.signal, outcome.scores)
         best = self._best.pop(problem.name, None)
         if known:
             self._best[problem.name] = known  # if the run is extended, this end is not an evaluation
@@ -70,7 +70,7 @@ class KeptPictures(RecoveryCallback):
         if state:
             self._best[name] = dict(state)
 
-    def _see(self, name: str, signal: Tensor, scores: Mapping[str, float]) -> None:
+    def _keep_best(self, name: str, signal: Tensor, scores: Mapping[str, float]) -> None:
         if "psnr" in scores and (name not in self._best or scores["psnr"] > self._best[name]["psnr"]):
             self._best[name] = {"psnr": scores["psnr"], "picture": as_levels(signal)}
 

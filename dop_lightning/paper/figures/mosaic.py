@@ -136,7 +136,7 @@ class MosaicFigure(ImageFigure):
             own = [row for row in rows if row["problem"] == problem]
             best = max(row["psnr"] for row in own if row["method"] in self.methods)
             for axes, row in zip(line, own, strict=True):
-                _show(axes, pictures[problem, row["method"]])
+                _draw(axes, pictures[problem, row["method"]])
                 if "psnr" in row:
                     weight = "bold" if row["psnr"] == best else "normal"
                     axes.set_xlabel(f"{row['psnr']:.2f} dB", fontweight=weight, labelpad=3)
@@ -146,7 +146,7 @@ class MosaicFigure(ImageFigure):
         drawing.suptitle(self.title, fontsize=10, x=0.01, ha="left")
 
 
-def _show(axes: Any, picture: np.ndarray) -> None:
+def _draw(axes: Any, picture: np.ndarray) -> None:
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -87,7 +87,7 @@ class Theorem1(ComputedFigure):
             optimum = _optimum(operator, problems, alpha)
             exact = int((_distances(optimum, truth) < 1e-9).sum())
             for gamma in settings["gammas"]:
-                limit = _limit(operator, problems, alpha, gamma)
+                limit = _flow_limit(operator, problems, alpha, gamma)
                 found = {"limit": limit}
                 if gamma in descent["gammas"]:
                     found["descent"] = _descent(problems, alpha, gamma, descent["tau"], descent["time"])
@@ -200,20 +200,20 @@ def commuting_problems(settings: Mapping[str, Any]) -> ProblemBatch:
     return ProblemBatch(problems)
 
 
-def _each(operator: CommutingSensing, problems: ProblemBatch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _each_problem(operator: CommutingSensing, problems: ProblemBatch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Iterate over Ω, B and y of each problem."""
     return zip(operator.basis, operator.weights, problems.observation, strict=True)
 
 
 def _optimum(operator: CommutingSensing, problems: ProblemBatch, alpha: float) -> Tensor:
     """Return X of Eq. 8 with λ = 1/α, ``(K, n, n)``."""
-    found = [in_basis(commuting_optimum(B, y, 1 / alpha).x, basis) for basis, B, y in _each(operator, problems)]
+    found = [in_basis(commuting_optimum(B, y, 1 / alpha).x, basis) for basis, B, y in _each_problem(operator, problems)]
     return torch.stack(found)
 
 
-def _limit(operator: CommutingSensing, problems: ProblemBatch, alpha: float, gamma: float) -> Recovered:
+def _flow_limit(operator: CommutingSensing, problems: ProblemBatch, alpha: float, gamma: float) -> Recovered:
     """Return the flow at t = ∞."""
-    limits = [(basis, commuting_limit(B, y, alpha, gamma)) for basis, B, y in _each(operator, problems)]
+    limits = [(basis, commuting_limit(B, y, alpha, gamma)) for basis, B, y in _each_problem(operator, problems)]
     return Recovered(
         torch.stack([in_basis(limit.x, basis) for basis, limit in limits]),
         torch.stack([limit.g for _, limit in limits]),
@@ -222,7 +222,7 @@ def _limit(operator: CommutingSensing, problems: ProblemBatch, alpha: float, gam
     )
 
 
-def _start(problems: ProblemBatch, alpha: float, gamma: float, tau: float) -> BatchState:
+def _initial_state(problems: ProblemBatch, alpha: float, gamma: float, tau: float) -> BatchState:
     """Return gradient descent, initialized as in Eq. 11."""
     method = Method(
         partial(SymmetricFactor, scale=gamma, start="identity"),
@@ -237,7 +237,7 @@ def _descent(problems: ProblemBatch, alpha: float, gamma: float, tau: float, tim
     Raises:
         ValueError: gradient descent diverges.
     """
-    state = _start(problems, alpha, gamma, tau)
+    state = _initial_state(problems, alpha, gamma, tau)
     if state.advance(round(time / tau)):
         raise ValueError(f"tau must be smaller, because gradient descent diverges at gamma = {gamma:g}; got {tau}")
     g, h = (array.detach() for array in state.corruption.parameters())
@@ -246,7 +246,7 @@ def _descent(problems: ProblemBatch, alpha: float, gamma: float, tau: float, tim
 
 def _flow(operator: CommutingSensing, problems: ProblemBatch, alpha: float, gamma: float, time: float) -> Recovered:
     """Integrate the flow."""
-    state = _start(problems, alpha, gamma, 1.0)
+    state = _initial_state(problems, alpha, gamma, 1.0)
     (U,), (g, h) = state.signal.parameters(), state.corruption.parameters()
     flow = gradient_flow(operator, problems.observation, U, g, h, alpha, torch.tensor([time]), tolerance=1e-7)
     return Recovered(flow.signal[0], flow.g[0], flow.h[0], flow.xi[0])

@@ -157,13 +157,13 @@ def kkt_residuals(
         slack = (W * sigma.unsqueeze(-2)) @ W.mT - dual @ signal.mT
     lam = _by_problem(torch.as_tensor(weight), nu)
     outside = ((nu.abs() - lam) / lam).clamp(min=0).flatten(1).amax(dim=1)
-    inside = _share(_norm((nu / lam - s.sign()) * s), _norm(s))
+    inside = _ratio(_norm((nu / lam - s.sign()) * s), _norm(s))
     return KKTResiduals(
-        feasibility=_share(_norm(residual), _norm(observation)),
+        feasibility=_ratio(_norm(residual), _norm(observation)),
         dual=(top - 1).clamp(min=0),
-        slackness=_share(_norm(slack), _norm(signal)),
+        slackness=_ratio(_norm(slack), _norm(signal)),
         sign=torch.maximum(outside, inside),
-        product=_share(_norm(g * h), _norm(observation)),
+        product=_ratio(_norm(g * h), _norm(observation)),
     )
 
 
@@ -171,6 +171,6 @@ def _norm(tensor: Tensor) -> Tensor:
     return torch.linalg.vector_norm(tensor.flatten(1), dim=1)
 
 
-def _share(part: Tensor, whole: Tensor) -> Tensor:
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     """Return ``part / whole``, or 0 if both are 0."""
     return torch.where(part == 0, torch.zeros_like(part), part / whole)

@@ -52,7 +52,7 @@ def psnr(estimate: Tensor, truth: Tensor, data_range: float) -> Tensor:
     tensor([20.0000, 20.0000], dtype=torch.float64)
     """
     positive("data_range", data_range)
-    x, reference = _pair(estimate, truth)
+    x, reference = _check_pair(estimate, truth)
     return peak_signal_noise_ratio(
         x.flatten(1), reference.flatten(1), data_range=float(data_range), reduction="none", dim=1
     )
@@ -78,7 +78,7 @@ def ssim(estimate: Tensor, truth: Tensor, data_range: float) -> Tensor:
         ValueError: inputs do not have four dimensions, shapes differ, or ``data_range`` is not above 0.
     """
     positive("data_range", data_range)
-    x, reference = _pair(estimate, truth)
+    x, reference = _check_pair(estimate, truth)
     if x.ndim != 4:
         raise ValueError(f"estimate must have the shape (K, C, H, W), got {tuple(x.shape)}")
     if min(x.shape[-2:]) < SSIM_WINDOW:
@@ -133,7 +133,7 @@ def relative_error(estimate: Tensor, truth: Tensor) -> Tensor:
     >>> relative_error(torch.tensor([[1.0, 1.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
     tensor([1., nan], dtype=torch.float64)
     """
-    x, reference = _pair(estimate, truth)
+    x, reference = _check_pair(estimate, truth)
     scale = torch.linalg.vector_norm(reference.flatten(1), dim=1)
     error = torch.linalg.vector_norm((x - reference).flatten(1), dim=1)
     return torch.where(scale > 0, error / scale, torch.nan)
@@ -162,11 +162,11 @@ def corruption_density(corruption: Tensor, threshold: float | Tensor, mask: Tens
     above = known = undefined = torch.zeros(())
     for begin in range(0, corruption[0].numel(), AT_ONCE):  # avoids a copy of a large corruption
         part = slice(begin, begin + AT_ONCE)
-        s = _exact("corruption", corruption.flatten(1)[:, part])
+        s = _to_float64("corruption", corruption.flatten(1)[:, part])
         observed = _observed(s, None if mask is None else mask.flatten(1)[:, part])
         above = above + _count(_support(s, threshold) & observed)
         known = known + _count(observed)
-        undefined = undefined + _undefined(s, observed)
+        undefined = undefined + _has_nan(s, observed)
     return torch.where(undefined > 0, torch.nan, above / known)
 
 
@@ -197,10 +197,10 @@ def support_scores(
     (tensor([0.5000], dtype=torch.float64), tensor([1.], dtype=torch.float64))
     """
     # the samplewise scores of torchmetrics squeeze K = 1, and return 0 or 1 for an empty denominator
-    s, s_true = _pair(corruption, true_corruption, "corruption", "true_corruption")
+    s, s_true = _check_pair(corruption, true_corruption, "corruption", "true_corruption")
     observed = _observed(s, mask)
     found, true = _support(s, threshold) & observed, _support(s_true, threshold) & observed
-    hits = torch.where(_undefined(s, observed), torch.nan, _count(found & true))
+    hits = torch.where(_has_nan(s, observed), torch.nan, _count(found & true))
     return hits / _count(found), hits / _count(true)
 
 
@@ -226,7 +226,7 @@ def numerical_rank(X: Tensor, tolerance: float = 1e-2) -> Tensor:
         real = X.detach().to(device, X.dtype if X.dtype in (torch.float32, torch.float64) else torch.float32)
         ranks = [_rank_of_large(matrix, tolerance) for matrix in real]
         return torch.tensor(ranks, dtype=torch.float64, device=device)
-    x = _exact("X", X)
+    x = _to_float64("X", X)
     if x.ndim != 3:
         raise ValueError(f"X must have the shape (K, n, m), got {tuple(x.shape)}")
     finite = torch.isfinite(x).all(dim=(1, 2))
@@ -272,7 +272,7 @@ def _norm(M: Tensor) -> float:
     return float(torch.linalg.vector_norm(torch.stack(norms)))
 
 
-def _exact(name: str, tensor: Tensor) -> Tensor:
+def _to_float64(name: str, tensor: Tensor) -> Tensor:
     """Return a detached float64 tensor, so that scores do not depend on the dtype of the method."""
     _require_entries(name, tensor)
     # MPS devices do not support float64
@@ -284,12 +284,12 @@ def _require_entries(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} must have the shape (K, ...) with at least one entry, got {tuple(tensor.shape)}")
 
 
-def _pair(left: Tensor, right: Tensor, name: str = "estimate", other: str = "truth") -> tuple[Tensor, Tensor]:
+def _check_pair(left: Tensor, right: Tensor, name: str = "estimate", other: str = "truth") -> tuple[Tensor, Tensor]:
     """Return two tensors in float64 after checking that their shapes are equal, since they must not be broadcast."""
     if left.shape != right.shape:
         raise ValueError(f"{name} must have the shape of {other}, {tuple(right.shape)}, got {tuple(left.shape)}")
-    x = _exact(name, left)
-    return x, _exact(other, right).to(x.device)
+    x = _to_float64(name, left)
+    return x, _to_float64(other, right).to(x.device)
 
 
 def _observed(s: Tensor, mask: Tensor | None) -> Tensor:
@@ -309,7 +309,7 @@ def _support(s: Tensor, threshold: float | Tensor) -> Tensor:
     return s.abs() > threshold.to(s).view(-1, *[1] * (s.ndim - 1))
 
 
-def _undefined(s: Tensor, observed: Tensor) -> Tensor:
+def _has_nan(s: Tensor, observed: Tensor) -> Tensor:
     """Return ``(K,)``, true if an observed entry is NaN, which comparisons would treat as "not above"."""
     return (s.isnan() & observed).flatten(1).any(dim=1)
 

@@ -30,7 +30,7 @@ class _ProblemMean(Metric):
         self.add_state("score_sum", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("problems", torch.tensor(0.0), dist_reduce_fx="sum")
 
-    def _tell_apart(self, setting: str, value: float) -> None:
+    def _distinguish(self, setting: str, value: float) -> None:
         # a MetricCollection merges metrics whose states have equal names and values after the first update: metrics
         # with two thresholds that both give 0 at first would share their sums from then on
         self.add_state(f"state_{setting}", torch.tensor(value), dist_reduce_fx="max")
@@ -89,7 +89,7 @@ class CorruptionDensity(_ProblemMean):
     def __init__(self, threshold: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.threshold = not_negative("threshold", threshold)
-        self._tell_apart("threshold", threshold)
+        self._distinguish("threshold", threshold)
 
     # a MetricCollection passes the same arguments to all of its members
     def update(self, preds: Tensor, target: Tensor | None = None, mask: Tensor | None = None) -> None:
@@ -118,7 +118,7 @@ class NumericalRank(_ProblemMean):
     def __init__(self, tolerance: float = 1e-2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.tolerance = share("tolerance", tolerance)
-        self._tell_apart("tolerance", tolerance)
+        self._distinguish("tolerance", tolerance)
 
     # a MetricCollection passes the same arguments to all of its members
     def update(self, preds: Tensor, target: Tensor | None = None) -> None:

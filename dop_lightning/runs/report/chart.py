@@ -113,7 +113,7 @@ class Chart:
         lines = []
         for value, label in self.levels:
             y = self.y(value)
-            lines.append(LevelLine(y, label, *_clear_place(y, 6.5 * len(label), drawn)))
+            lines.append(LevelLine(y, label, *_label_position(y, 6.5 * len(label), drawn)))
         return lines
 
     @property
@@ -155,7 +155,7 @@ def thinned(points: Sequence[tuple[float, float]], most: int = MAX_POINTS) -> li
     return [points[i] for i in sorted(kept)]
 
 
-def _clear_place(y: float, width: float, drawn: Sequence[tuple[float, float]]) -> tuple[str, float, float]:
+def _label_position(y: float, width: float, drawn: Sequence[tuple[float, float]]) -> tuple[str, float, float]:
     """Return the text anchor and position of a label at a level, as far from the lines as possible."""
     best: tuple[float, tuple[str, float, float]] = (-1.0, ("end", RIGHT, y - 5))
     for anchor, x, low, high in (("end", RIGHT, RIGHT - width, RIGHT), ("start", LEFT + 4, LEFT, LEFT + 4 + width)):
@@ -168,10 +168,10 @@ def _clear_place(y: float, width: float, drawn: Sequence[tuple[float, float]]) -
     return best[1]
 
 
-def told(points: Sequence[tuple[float, float]]) -> str:
+def summarize_curve(points: Sequence[tuple[float, float]]) -> str:
     """Describe a line in words.
 
-    >>> told([(0, 10.0), (100, 25.0)])
+    >>> summarize_curve([(0, 10.0), (100, 25.0)])
     'from 10 at 0 to 25 at 100'
     """
     (first, low), (last, high) = points[0], points[-1]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dop_lightning.runs.report.axes import fitted
-from dop_lightning.runs.report.chart import BOTTOM, LEFT, RIGHT, TOP, Chart, Series, can_be_log, told
+from dop_lightning.runs.report.chart import BOTTOM, LEFT, RIGHT, TOP, Chart, Series, can_be_log, summarize_curve
 from dop_lightning.runs.report.reading import Curve, ProblemFiles
 from dop_lightning.runs.report.text import score
 from dop_lightning.runs.results import custom_scores
@@ -67,7 +67,7 @@ def _chart(tag: str, lines: Mapping[str, Curve], levels: Sequence[tuple[float, s
         x=fitted(iterations, LEFT, RIGHT, from_zero=True),
         y=fitted(values + [value for value, _ in levels], BOTTOM, TOP, log, tag in FROM_ZERO),
         x_label="gradient iterations",
-        summary=told(lines[tag]) if tag in lines else f"{len(lines)} curves",
+        summary=summarize_curve(lines[tag]) if tag in lines else f"{len(lines)} curves",
         series=[Series(label, curve, place % COLOURS) for place, (label, curve) in enumerate(lines.items())],
         levels=levels,
         legend=[(f"c{place}", label) for place, label in enumerate(lines)] if 1 < len(lines) <= COLOURS else [],

@@ -57,7 +57,7 @@ def embed(path: Path, is_matrix: bool, side: int = SIDE) -> Embedded:
     """
     try:
         with Image.open(path) as opened:
-            image = _of_8_bits(opened)
+            image = _to_8_bits(opened)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot be read as a picture ({error})") from error
     longer = max(image.size)
@@ -81,7 +81,7 @@ def embed(path: Path, is_matrix: bool, side: int = SIDE) -> Embedded:
     return Embedded(f"data:image/{kind};base64,{data}", *image.size, scale, sharp)
 
 
-def _of_8_bits(image: Image.Image) -> Image.Image:
+def _to_8_bits(image: Image.Image) -> Image.Image:
     """Convert a picture to 8-bit grey or RGB. 16-bit grey is scaled, because Pillow would clip it."""
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))

@@ -22,7 +22,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=_legible,
+        finalize=_make_legible,
     )
     result.filters |= {"counted": counted, "place": "{:.1f}".format, "sha256": _sha256}
     result.globals["size"] = {
@@ -35,7 +35,7 @@ def environment() -> Environment:
     return result
 
 
-def _legible(value: Any) -> Any:
+def _make_legible(value: Any) -> Any:
     """Replace unprintable characters and line breaks. Markup of macros is not changed."""
     is_text = isinstance(value, str) and not hasattr(value, "__html__")
     return printable(value) if is_text and not value.isprintable() else value

@@ -45,7 +45,7 @@ def run(points: Sequence[Point], tasks: RayTasks, report: Callable[[str], None])
                     continue
                 if end.status == 0:
                     record_digest(point, digests[point.name])
-                ended.append(_judge(point, end, deaths[point.name]))
+                ended.append(_point_result(point, end, deaths[point.name]))
                 report(f"{point.name}: {ended[-1].failure or 'finished'}")
             if stop.unheeded:
                 stop.unheeded -= 1
@@ -61,7 +61,7 @@ def _task(point: Point) -> RayTask:
     return RayTask(point.name, ["fit", *point.arguments], Path.cwd(), (point.folder / LOG).absolute())
 
 
-def _judge(point: Point, end: TaskEnd, deaths: int) -> Ended:
+def _point_result(point: Point, end: TaskEnd, deaths: int) -> Ended:
     log = point.folder / LOG
     if deaths >= MAX_DEATHS:
         return Ended(point, f"two processes died while they worked on it, the last one {end.death}", log)

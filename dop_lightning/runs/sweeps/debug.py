@@ -30,9 +30,9 @@ def run(
             status = fit(point.arguments)
         except Exception as error:  # any error; the other points are still run
             log.write_text(f"$ {point.command}\n{traceback.format_exc()}", encoding="utf-8")
-            said = " ".join(str(error).split())
+            message = " ".join(str(error).split())
             ended.append(
-                Ended(point, said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}", log)
+                Ended(point, message if isinstance(error, ValueError) else f"{type(error).__name__}: {message}", log)
             )
             continue
         if status == 0:

@@ -38,14 +38,14 @@ class Stop:
 
     def __enter__(self) -> Stop:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._count)
+            self._before[number] = signal.signal(number, self._count_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _count(self, number: int, _: FrameType | None) -> None:
+    def _count_signal(self, number: int, _: FrameType | None) -> None:
         self.number = self.number or number
         self.unheeded += 1
 

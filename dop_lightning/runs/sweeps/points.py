@@ -85,7 +85,7 @@ def make_points(
 def _names(choices: Sequence[dict[str, str]]) -> list[str]:
     """Return one name per point, independent of the order of the values and of the other points."""
     titles = short_names(list(choices[0]))
-    names = [safe_name("_".join(f"{titles[key]}-{_shown(key, value)}" for key, value in choice.items()))
+    names = [safe_name("_".join(f"{titles[key]}-{_format_value(key, value)}" for key, value in choice.items()))
              for choice in choices]  # fmt: skip
     count = Counter(name.lower() for name in names)
     for place, choice in enumerate(choices):
@@ -94,10 +94,13 @@ def _names(choices: Sequence[dict[str, str]]) -> list[str]:
     return unique_names(names)
 
 
-def _shown(key: str, value: str) -> str:
+def _format_value(key: str, value: str) -> str:
     """Return a value as part of a name; of config files, their stems.
 
-    >>> _shown("config", "configs/dip.yaml+small.yaml"), _shown("model.signal", "dop_lightning.model.signals.Factor")
+    >>> (
+    ...     _format_value("config", "configs/dip.yaml+small.yaml"),
+    ...     _format_value("model.signal", "dop_lightning.model.signals.Factor"),
+    ... )
     ('dip+small', 'dop_lightning.model.signals.Factor')
     """
     return "+".join(Path(path).stem for path in value.split("+")) if key == CONFIG else value

@@ -92,8 +92,8 @@ def _fork(connection: Connection, point: Point, fit: Fit) -> None:
     child = os.fork()
     if child == 0:
         connection.close()
-        _as_if_started(parent)
-        _leave(lambda: run_point(point, fit))
+        _reset_process(parent)
+        _exit_with_status(lambda: run_point(point, fit))
     signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # keeps the process ID reserved
@@ -103,7 +103,7 @@ def _fork(connection: Connection, point: Point, fit: Fit) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _as_if_started(parent: int) -> None:
+def _reset_process(parent: int) -> None:
     """Reset a fork to the state of a new process, and make it end with its worker."""
     import numpy as np
 
@@ -114,7 +114,7 @@ def _as_if_started(parent: int) -> None:
     np.random.seed()  # noqa: NPY002 - the global stream, which all forks would share
 
 
-def _leave(act: Callable[[], int]) -> NoReturn:
+def _exit_with_status(act: Callable[[], int]) -> NoReturn:
     """Call a function and exit with its status, following the steps of the interpreter.
 
     The destruction of the modules is skipped. In a fork, it would copy them, which takes as long as a small run.

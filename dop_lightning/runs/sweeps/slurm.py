@@ -91,13 +91,13 @@ def submit(
     )
     for point in points:
         begin(point)
-    said = io.StringIO()  # submitit prints the output of sbatch, and adds it to the error as well
+    output = io.StringIO()  # submitit prints the output of sbatch, and adds it to the error as well
     try:
-        with contextlib.redirect_stderr(said), executor.batch():
+        with contextlib.redirect_stderr(output), executor.batch():
             jobs = [executor.submit(PointJob(point)) for point in points]
     except (FailedJobError, FailedSubmissionError) as error:
         raise ValueError(f"sbatch refused the jobs: {error}") from error
-    print(said.getvalue(), end="", file=sys.stderr)
+    print(output.getvalue(), end="", file=sys.stderr)
     return jobs
 
 
@@ -131,8 +131,8 @@ def jobs_in_queue(out: Path) -> dict[str, str]:
         return {}
     command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, check=True)
+        answer = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise ValueError(f"squeue must list the queued jobs of {out}, but failed: {error}") from error
-    queued = set(asked.stdout.split())
+    queued = set(answer.stdout.split())
     return {name: job for name, job in submitted.items() if job in queued}

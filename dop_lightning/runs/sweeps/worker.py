@@ -97,20 +97,20 @@ class _Process:
     """Process of a worker, and the connection to it."""
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
-        self.connection, theirs = Pipe()
+        self.connection, child_end = Pipe()
         variables = {**os.environ, **environment}
         limit_spinning(variables)  # before the process imports PyTorch
         with log.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", PROGRAM, str(theirs.fileno()), "fork" if FORKS else "single"],
+                [sys.executable, "-m", PROGRAM, str(child_end.fileno()), "fork" if FORKS else "single"],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=variables,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[child_end.fileno()],
                 start_new_session=True,  # a terminal sends Ctrl-C to the whole session; the sweep handles it
             )
-        theirs.close()
+        child_end.close()
         self._has_worked = False
         self.terminate, self.kill = self._process.terminate, self._process.kill
 

@@ -85,13 +85,13 @@ def _read_run(run: Path, name: str) -> RunTable:
         for number, what in ((without, "without a result"), (count["interrupted"], "interrupted"))
         if number
     ]
-    said = ", ".join(missing)
+    text = ", ".join(missing)
     if missing and is_running(run):
-        said += "; still running, see dop status"
-    return RunTable(name, axes, results, said, problems, _listed(folder, results))
+        text += "; still running, see dop status"
+    return RunTable(name, axes, results, text, problems, _listed_rates(folder, results))
 
 
-def _listed(run: RunFolder, results: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+def _listed_rates(run: RunFolder, results: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     """Return the rates that were given as lists. Those of ``auto`` depend on the data and may differ as well."""
     differ = [rate for rate in ("alpha", "tau") if len({result.get(rate) for result in results}) > 1]
     if not differ or not run.config_path.is_file():

@@ -96,7 +96,7 @@ def group_over_seeds(runs: Sequence[RunTable], each: bool = False) -> list[Group
             attributes = entry.get("attributes", result.get("attributes", {}))
             seed = entry.get("seed", result.get("seed"))
             rates = [result.get(rate) for rate in run.listed]  # given per problem: different rates, different methods
-            what = [entry.get("shape"), _without(attributes, METHOD_ATTRIBUTES)]
+            what = [entry.get("shape"), _drop_keys(attributes, METHOD_ATTRIBUTES)]
             identity = _text([place, axes, attributes, rates, *what])
             occurred[_text([identity, seed])] += 1
             occurrence = occurred[_text([identity, seed])]
@@ -118,7 +118,7 @@ def _is_of_problem(key: str) -> bool:
     return key.startswith("data.") and not key.endswith((".alphas", ".batch_size"))
 
 
-def _without(values: dict[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
+def _drop_keys(values: dict[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in left_out}
 
 
@@ -132,11 +132,11 @@ def better_of(groups: Sequence[Group]) -> dict[str, Better]:
     Custom scores are included if all results agree on ``higher_is_better``.
     """
     results = [result for group in groups for result in group.results]
-    said: dict[str, set[bool]] = {}
+    directions: dict[str, set[bool]] = {}
     for result in results:
         for key, higher in result.get(HIGHER_IS_BETTER, {}).items():
-            said.setdefault(key, set()).add(higher)
-    custom = {key: Better(max if True in of else min, CUSTOM_FORMAT) for key, of in said.items() if len(of) == 1}
+            directions.setdefault(key, set()).add(higher)
+    custom = {key: Better(max if True in of else min, CUSTOM_FORMAT) for key, of in directions.items() if len(of) == 1}
     return {**DIRECTIONS, **{key: custom[key] for key in custom_scores(results) if key in custom}}
 
 

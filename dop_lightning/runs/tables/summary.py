@@ -51,7 +51,7 @@ def table_over_seeds(groups: Sequence[Group], markdown: bool = False) -> tuple[l
         {**label, "seeds": group.size, "status": group.status, **cells}
         for group, label, cells in zip(groups, labels, means, strict=True)
     ]
-    return _marked(rows, columns, best_of(groups), markdown)
+    return _mark_best(rows, columns, best_of(groups), markdown)
 
 
 def mark_best(
@@ -73,14 +73,14 @@ def mark_best(
             if key in better and row.get(key) is not None:
                 row[key] = format(row[key], spec)
     right = [(key, title, ">" if key in better else spec) for key, title, spec in columns]
-    return _marked(texts, right, best_of(groups), markdown)
+    return _mark_best(texts, right, best_of(groups), markdown)
 
 
 def _custom(groups: Sequence[Group]) -> list[str]:
     return custom_scores(result for group in groups for result in group.results)
 
 
-def _marked(
+def _mark_best(
     rows: Sequence[dict[str, Any]], columns: Sequence[Column], best: Sequence[set[str]], markdown: bool
 ) -> tuple[list[dict[str, Any]], list[Column]]:
     """Mark the best values in bold or with a star. All cells reserve space for the star, to keep digits aligned."""

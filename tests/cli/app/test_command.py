@@ -29,9 +29,7 @@ def test_options_out_of_range(arguments: list[str], said: str, capsys: pytest.Ca
     assert error.count("\n") == 1
 
 
-def test_without_its_packages_a_line_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delitem(sys.modules, "dop_lightning.cli.app.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)  # its import fails
     assert main(["app", "--no-browser"]) == 2
@@ -47,7 +45,7 @@ def test_a_port_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"port {port} is in use" in capsys.readouterr().err
 
 
-def test_the_socket_is_that_of_this_machine() -> None:
+def test_socket_listens_on_this_machine_only() -> None:
     with bound_socket(0) as bound:
         assert bound.getsockname()[0] == "127.0.0.1"
 
@@ -65,7 +63,7 @@ def test_folders(tmp_path: Path) -> None:
         pass
 
 
-def test_it_serves_and_ends(tmp_path: Path) -> None:
+def test_server_starts_and_ends(tmp_path: Path) -> None:
     """A real server: the address is printed, answers with the token alone, and is gone after Ctrl-C."""
     command = [sys.executable, "-m", "dop_lightning", "app", "--no-browser"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}

@@ -41,7 +41,7 @@ def test_the_token_opens_the_page(app: Page) -> None:
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
-def test_nothing_on_the_page_is_from_elsewhere(app: Page) -> None:
+def test_page_has_no_external_resources(app: Page) -> None:
     for name in ("", "app.css", "app.js", "api.js", "settings.js", "viewer.js", "brush.js", "words.js"):
         text = app.client.get(f"/{TOKEN}/{name}").text
         assert "https:" not in text
@@ -49,7 +49,7 @@ def test_nothing_on_the_page_is_from_elsewhere(app: Page) -> None:
 
 
 @pytest.mark.parametrize("host", ["example.org", "example.org:8000", "192.168.0.4:8000", "127.0.0.1.example.org", ""])
-def test_another_name_of_the_machine_is_refused(app: Page, host: str) -> None:
+def test_other_host_names_are_refused(app: Page, host: str) -> None:
     """A page elsewhere may let its own name point here."""
     answer = app.client.get(f"/{TOKEN}/", headers={"Host": host})
     assert answer.status_code == 400
@@ -74,7 +74,7 @@ def test_only_the_page_itself_can_start_work(app: Page, headers: dict[str, str])
     assert "only the page of dop app can make changes" in answer.text
 
 
-def test_the_page_itself_can(app: Page) -> None:
+def test_page_itself_can_start_work(app: Page) -> None:
     assert app.client.post(POST, headers={**SAME, "Sec-Fetch-Site": "same-origin"}).status_code == 200
     named = {"Host": "localhost:8000", "Origin": "http://localhost:8000"}
     assert app.client.post(POST, headers=named).status_code == 200
@@ -111,6 +111,6 @@ def test_the_port_must_be_that_of_the_server(tmp_path: Path) -> None:
     from dop_lightning.cli.app.guard import Guard
 
     guard = Guard(lambda *_: None, TOKEN, port=8000)  # type: ignore[arg-type,return-value]
-    assert guard._refusal("GET", {"host": "127.0.0.1:8000"}) == (0, "")
-    assert guard._refusal("GET", {"host": "127.0.0.1:8001"})[0] == 400
-    assert guard._refusal("GET", {"host": "127.0.0.1"})[0] == 400
+    assert guard._rejection("GET", {"host": "127.0.0.1:8000"}) == (0, "")
+    assert guard._rejection("GET", {"host": "127.0.0.1:8001"})[0] == 400
+    assert guard._rejection("GET", {"host": "127.0.0.1"})[0] == 400

@@ -43,7 +43,7 @@ def test_a_photograph_is_examined(app: Page, photo: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [200, 400])
-def test_what_is_wrong_with_a_file_is_the_line_of_the_command(
+def test_file_errors_equal_those_of_the_command(
     app: Page,
     photo: Path,
     kept: int,
@@ -63,7 +63,7 @@ def test_what_is_wrong_with_a_file_is_the_line_of_the_command(
     assert app.jobs() == []
 
 
-def test_a_file_without_bytes_or_of_another_kind(app: Page, tmp_path: Path) -> None:
+def test_empty_file_or_file_of_another_kind(app: Page, tmp_path: Path) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
     assert app.upload(tmp_path / "empty.png")["error"] == "empty.png: the file is empty"
     (tmp_path / "notes.txt").write_text("nothing")
@@ -112,7 +112,7 @@ def test_uploads_stay_in_their_folder(app: Page, photo: Path) -> None:
     assert not list(app.manager.folder.parent.glob("escaped.png"))
 
 
-def test_a_file_cannot_take_the_place_of_the_records_of_its_job(app: Page, photo: Path) -> None:
+def test_file_cannot_overwrite_the_records_of_its_job(app: Page, photo: Path) -> None:
     for name, kept in (
         ("job.json", "job.json"),
         ("thumbnail.png", "thumbnail.png"),
@@ -150,7 +150,7 @@ def test_no_other_file_can_be_read(app: Page, photo: Path, what: str) -> None:
     assert app.client.get(f"/{TOKEN}/{what}").status_code in (403, 404)
 
 
-def test_pages_see_their_own_jobs_alone(app: Page, photo: Path) -> None:
+def test_pages_see_their_own_jobs_only(app: Page, photo: Path) -> None:
     job = app.upload(photo)
     other = Page(app.client, app.manager, TWO)
     assert other.jobs() == []
@@ -167,7 +167,7 @@ def test_pages_see_their_own_jobs_alone(app: Page, photo: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------- queue
 
 
-def test_one_after_the_other(app: Page, tmp_path: Path) -> None:
+def test_jobs_run_one_after_the_other(app: Page, tmp_path: Path) -> None:
     jobs = [app.upload(photograph(tmp_path / f"{name}.png")) for name in ("a", "b", "c")]
     started = [app.start(job, preset="quick") for job in jobs]
     assert [job["state"] for job in started[1:]] == ["waiting", "waiting"]
@@ -183,7 +183,7 @@ def test_one_after_the_other(app: Page, tmp_path: Path) -> None:
     assert answer.headers["content-disposition"] == 'attachment; filename="a-restored.png"'
 
 
-def test_stop_and_go_on(app: Page, photo: Path) -> None:
+def test_stop_and_resume(app: Page, photo: Path) -> None:
     job = app.start(app.upload(photo), iterations=5)
     progress = app.until(job, lambda found: found["progress"].get("done", 0) >= 3)["progress"]
     assert progress["maximum"] == 40
@@ -197,7 +197,7 @@ def test_stop_and_go_on(app: Page, photo: Path) -> None:
     assert app.until_state(job, "done")["attempt"] == 1
 
 
-def test_what_waits_is_taken_out_of_the_queue(app: Page, tmp_path: Path) -> None:
+def test_waiting_job_is_removed_from_the_queue(app: Page, tmp_path: Path) -> None:
     first, second = (app.upload(photograph(tmp_path / f"{name}.png")) for name in ("a", "b"))
     app.start(first, iterations=5)
     app.start(second)
@@ -208,7 +208,7 @@ def test_what_waits_is_taken_out_of_the_queue(app: Page, tmp_path: Path) -> None
     assert folders(app) == [second["id"]]
 
 
-def test_a_command_that_is_refused_says_why(app: Page, photo: Path) -> None:
+def test_refused_command_is_explained(app: Page, photo: Path) -> None:
     job = app.start(app.upload(photo), seed=3)
     failed = app.until_state(job, "failed")
     assert failed["line"] == "dop recover: error: photo.png: seeds are bad luck"
@@ -216,7 +216,7 @@ def test_a_command_that_is_refused_says_why(app: Page, photo: Path) -> None:
     assert app.until_state(job, "done")["attempt"] == 1
 
 
-def test_other_settings_get_a_folder_of_their_own(app: Page, photo: Path) -> None:
+def test_other_settings_get_a_separate_folder(app: Page, photo: Path) -> None:
     job = app.upload(photo)
     app.until_state(app.start(job), "done")
     assert app.start(job)["error"] == "photo.png is already done with these settings"
@@ -244,7 +244,7 @@ def test_settings_are_checked(app: Page, photo: Path, settings: object, said: st
     assert app.job(job)["state"] == "ready"
 
 
-def test_requests_that_hold_something_else(app: Page, photo: Path) -> None:
+def test_malformed_requests(app: Page, photo: Path) -> None:
     job = app.upload(photo)
     for content in (b"{", b"[]", b"\xff", b"[" * 50_000):
         assert app.post(f"jobs/{job['id']}/start", content=content).json()["error"].startswith("the request must")
@@ -296,7 +296,7 @@ def test_layers_are_checked(app: Page, photo: Path, layer: np.ndarray, sides: tu
 # ------------------------------------------------------------------------------------------------------- start and end
 
 
-def test_the_end_stops_what_is_at_work_and_a_later_start_goes_on(tmp_path: Path, photo: Path) -> None:
+def test_exit_stops_running_jobs_and_a_later_start_resumes(tmp_path: Path, photo: Path) -> None:
     with page(tmp_path / "jobs") as first:
         job = first.start(first.upload(photo), iterations=5)
         first.until(job, lambda found: found["progress"].get("done", 0) >= 3)
@@ -314,7 +314,7 @@ def test_the_end_stops_what_is_at_work_and_a_later_start_goes_on(tmp_path: Path,
         second.until_state(found, "done")
 
 
-def test_folders_that_hold_no_job_are_left_alone(tmp_path: Path, photo: Path) -> None:
+def test_folders_without_a_job_are_ignored(tmp_path: Path, photo: Path) -> None:
     for name, text in (("mine", '{"kind": "recover", "name": "../x", "corrected": [0, 0]}'), ("damaged", "{")):
         (tmp_path / "jobs" / name / ".app").mkdir(parents=True)
         (tmp_path / "jobs" / name / ".app" / "job.json").write_text(text)

@@ -10,7 +10,7 @@ from dop_lightning.cli.main import main
 from tests.cli.app.builders import page, photograph
 
 
-def test_a_photograph_comes_back_as_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photograph_equals_that_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo = photograph(tmp_path / "photo.png", 32)
     with page(tmp_path / "jobs", pretends=False) as app:
         job = app.upload(photo)

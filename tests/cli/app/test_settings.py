@@ -13,7 +13,7 @@ PARSERS = {"recover": recover.parser, "separate": separate.parser}
 
 
 @pytest.mark.parametrize("kind", ["recover", "separate"])
-def test_they_are_those_of_the_command(kind: Kind) -> None:
+def test_settings_equal_those_of_the_command(kind: Kind) -> None:
     defaults = vars(PARSERS[kind]().parse_args(["x", "--out", "y"]))
     for name, setting in SETTINGS[kind].items():
         assert defaults[name] == setting.default
@@ -24,7 +24,7 @@ def test_they_are_those_of_the_command(kind: Kind) -> None:
             assert vars(PARSERS[kind]().parse_args(["x", "--out", "y", *options(checked)])) == {**defaults, name: value}
 
 
-def test_kinds_of_damage_are_those_of_the_engine() -> None:
+def test_kinds_of_damage_match_the_engine() -> None:
     assert set(OF_ENGINE) == {"auto", "points", "lines", *DAMAGE}
 
 

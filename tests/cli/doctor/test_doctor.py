@@ -43,7 +43,7 @@ def found(findings: Any) -> dict[str, Finding]:
     return {finding.name: finding for finding in findings}
 
 
-def test_a_check_up(dop) -> None:
+def test_report_of_an_installation(dop) -> None:
     said = dop("doctor")
     assert said.err == ""
     lines = said.out.splitlines()
@@ -64,7 +64,7 @@ def test_json(dop, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(rows[0]) == {"section", "name", "state", "text", "essential"}
 
 
-def test_what_an_extra_is_for_is_known_of_all() -> None:
+def test_every_extra_has_a_purpose() -> None:
     extras = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert set(packages.PURPOSES) == set(extras)
 
@@ -98,7 +98,7 @@ def break_import(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseExceptio
         RuntimeError(),
     ],
 )
-def test_a_broken_package_is_a_line(error: BaseException, monkeypatch: pytest.MonkeyPatch, dop) -> None:
+def test_broken_package_is_one_line(error: BaseException, monkeypatch: pytest.MonkeyPatch, dop) -> None:
     monkeypatch.setattr(doctor, "check_extras", lambda: iter([]))
     break_import(monkeypatch, "torch", error)
     said = dop("doctor")
@@ -166,7 +166,7 @@ def test_extras_of_extras_and_markers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(check_extras())["figures"].text == f"drawings of dop figure: numpy {metadata.version('numpy')}"
 
 
-def test_a_line_where_requirements_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_requirements_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "packaging"]:
         monkeypatch.delitem(sys.modules, name)
     break_import(monkeypatch, "packaging", ImportError("No module named 'packaging'"))
@@ -176,7 +176,7 @@ def test_a_line_where_requirements_cannot_be_read(monkeypatch: pytest.MonkeyPatc
     assert list(check_extras()) == []
 
 
-def test_a_package_that_was_not_installed(monkeypatch: pytest.MonkeyPatch, dop) -> None:
+def test_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, dop) -> None:
     def look(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
@@ -230,7 +230,7 @@ def test_too_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "OMP_NUM_THREADS=1000" in told.text
 
 
-def test_a_recovery_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_recovery_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "LARGEST_ERROR", 1e-12)
     told = found(check_trial())["matrix"]
     assert (told.state, told.is_fatal) == ("problem", True)
@@ -242,14 +242,14 @@ def test_the_trial_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [finding.state for finding in check_trial() if finding.name != "network, bf16"] == ["ok", "ok"]
 
 
-def test_the_path_of_networks_on_a_processor_without_bf16_units_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precision_without_bf16_units_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor, "this_processor", lambda: processor.Processor("x86_64", "AVX2"))
     told = found(check_machine())["processor"]
     assert told.state == "ok"
     assert "x86_64 with AVX2; networks run in fp32, since it has neither AMX nor AVX-512 BF16" in told.text
 
 
-def test_kernels_tell_how_they_are_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_compiler_of_kernels_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = tmp_path / "kernels-0.so"
     monkeypatch.setattr(compiled, "library", lambda: object())
     monkeypatch.setattr(compiled, "compiler", lambda: ["g++"])
@@ -273,7 +273,7 @@ def test_the_last_line(findings: list[Finding], text: str) -> None:
     assert doctor.verdict(findings) == text
 
 
-def test_ctrl_c_ends_a_check_up() -> None:
+def test_ctrl_c_ends_the_doctor() -> None:
     def interrupted() -> Any:
         raise KeyboardInterrupt
 

@@ -29,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("text", OVERLAYS)
-def test_an_overlay_before_its_base_is_named(text: str, folder: Path, dop) -> None:
+def test_overlay_before_its_base_is_reported(text: str, folder: Path, dop) -> None:
     (folder / "mine.yaml").write_text(text)
     said = dop("fit", "--config", "mine.yaml", "--config", "base.yaml", "--print_config")
     assert said.status == 2
@@ -40,7 +40,7 @@ def test_an_overlay_before_its_base_is_named(text: str, folder: Path, dop) -> No
     assert dop("fit", "--config", "base.yaml", "--config", "mine.yaml", "--print_config").status == 0
 
 
-def test_an_overlay_without_a_base_is_named(folder: Path, dop) -> None:
+def test_overlay_without_a_base_is_reported(folder: Path, dop) -> None:
     (folder / "mine.yaml").write_text("data: {init_args: {images: coffee}}")
     assert dop("fit", "--config", "mine.yaml", "--print_config").err == (
         "dop fit: error: mine.yaml: data has init_args but no class_path; pass this file after the config that it "
@@ -51,20 +51,20 @@ def test_an_overlay_without_a_base_is_named(folder: Path, dop) -> None:
     )
 
 
-def test_an_option_before_the_config_is_named(folder: Path, dop) -> None:
+def test_option_before_the_config_is_reported(folder: Path, dop) -> None:
     assert dop("fit", "--data.images", "coffee", "--config", "base.yaml", "--print_config").err == (
         "dop fit: error: --data.images changes the arguments of --data, whose class is chosen later, by base.yaml; "
         "pass --data.images after base.yaml\n"
     )
 
 
-def test_a_later_class_without_the_argument_is_not_meant(folder: Path, dop) -> None:
+def test_later_class_without_the_argument_is_not_suggested(folder: Path, dop) -> None:
     (folder / "mine.yaml").write_text("model: {signal: {init_args: {widht: 4}}}")
     said = dop("fit", "--config", "mine.yaml", "--config", "base.yaml", "--print_config")
     assert said.err.startswith("dop fit: error: mine.yaml: there is no setting model.signal.init_args.widht of Symm")
 
 
-def test_arguments_beside_a_class_path_are_sent_below(folder: Path, dop) -> None:
+def test_arguments_next_to_a_class_path_are_moved_to_init_args(folder: Path, dop) -> None:
     (folder / "mine.yaml").write_text("data: {class_path: MatrixDataModule, n: 12}")
     said = dop("fit", "--config", "mine.yaml", "--print_config")
     assert said.err == "dop fit: error: mine.yaml: data.n must be below data.init_args\n"

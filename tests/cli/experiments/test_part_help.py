@@ -13,7 +13,7 @@ def help_of(dop, *arguments: str) -> str:
     return said.out
 
 
-def test_the_short_help_names_them() -> None:
+def test_short_help_lists_help_options() -> None:
     assert all(word in page("fit") for word in ("--model.help", "--trainer.help", "--data.help NAME"))
 
 
@@ -38,7 +38,7 @@ def test_every_section_has_a_page(dop) -> None:
         assert not [setting for setting in settings if f"  --{setting}: " not in text]
 
 
-def test_flags_of_the_trainer_without_meaning_say_so(dop) -> None:
+def test_unsupported_trainer_flags_are_marked(dop) -> None:
     text = help_of(dop, "--trainer.help")
     assert text.count("Not supported: ") == len(REFUSED)
 
@@ -61,7 +61,7 @@ def test_a_class_lists_its_settings(dop) -> None:
         ("trainer.callbacks", ["EarlyStopping", "StableOutput", "DualCertificate"]),
     ],
 )
-def test_without_a_name_the_classes_are_listed(key: str, names: list[str], dop) -> None:
+def test_classes_are_listed_without_a_name(key: str, names: list[str], dop) -> None:
     text = help_of(dop, f"--{key}.help")
     listed = [line.split()[0] for line in text.splitlines() if line[:2] == "  " and line[2] not in " -"]
     assert set(names) <= set(listed)
@@ -94,7 +94,7 @@ def test_arguments_of_classes_have_help_too(dop) -> None:
         (["--data", "ImageDataModul", "--data.help"], "--data: there is no RecoveryDataModule 'ImageDataModul'; did"),
     ],
 )
-def test_a_mistake_gives_one_line(arguments: list[str], text: str, dop) -> None:
+def test_mistakes_give_one_line(arguments: list[str], text: str, dop) -> None:
     said = dop("fit", *arguments)
     assert (said.status, said.out) == (2, "")
     assert said.err.startswith(f"dop fit: error: {text}")

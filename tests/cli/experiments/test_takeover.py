@@ -70,7 +70,7 @@ def test_the_batches_are_finished_in_another_process() -> None:
     assert Path("log").read_text() == "[1, 2, 3] 1\n"
 
 
-def test_a_batch_that_kills_two_processes_is_left_and_reported(capsys) -> None:
+def test_batch_that_kills_two_processes_is_skipped_and_reported(capsys) -> None:
     died_at(2)
     result = _finished(KILLED_BY.format(deadly=2))
     assert Path("log").read_text() == "[1, 2, 3] 1\n[1, 3] 1\n"
@@ -82,7 +82,7 @@ def test_a_batch_that_kills_two_processes_is_left_and_reported(capsys) -> None:
     assert capsys.readouterr().err == "The process of rank 1 died; another process takes over its 3 batches\n"
 
 
-def test_processes_that_die_before_they_begin_are_not_started_for_ever() -> None:
+def test_processes_that_die_at_start_are_not_restarted_forever() -> None:
     result = _finished("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert sorted(result.left) == [1, 2, 3]
     assert not result.ranks
@@ -103,13 +103,13 @@ def _finished(code: str) -> Takeover:
 @pytest.mark.parametrize(
     ("name", "value"), [(BATCHES_VARIABLE, "1"), ("TORCHELASTIC_RUN_ID", "run"), ("DOP_CHILD", str(os.getppid()))]
 )
-def test_others_take_nothing_over(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_launchers_do_not_take_over(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes over itself, processes of torchrun, and those whose first process is alive."""
     monkeypatch.setenv(name, value)
     assert take_over(trainer("raise SystemExit(2)"), Path()) == Takeover()
 
 
-def test_what_is_at_work_outlives_a_process(tmp_path: Path) -> None:
+def test_active_batches_are_recorded(tmp_path: Path) -> None:
     at_work = ActiveBatches(tmp_path, 3)
     assert read_active_batches(tmp_path, 3) == []
     at_work.write([11, 12])

@@ -162,7 +162,7 @@ def test_a_typo_in_a_file_names_the_file_and_the_nearest_word(text: str, folder:
 
 
 @pytest.mark.parametrize("typed", UNLIKE)
-def test_what_is_like_nothing_gets_no_suggestion(typed: str, folder: Path, dop) -> None:
+def test_unrelated_words_get_no_suggestion(typed: str, folder: Path, dop) -> None:
     said = one_line(dop("fit", "--config", "image.yaml", *shlex.split(typed), "--print_config"))
     assert "did you mean" not in said
     assert shlex.split(typed)[-1].strip("[]").rpartition(".")[2] in said or "xyzzy" in said
@@ -177,7 +177,7 @@ def test_what_is_like_nothing_gets_no_suggestion(typed: str, folder: Path, dop) 
         ("--data.images cofee", "coffee"),
     ],
 )
-def test_a_choice_that_is_looked_at_after_parsing(typed: str, meant: str, folder: Path, dop) -> None:
+def test_choice_that_is_checked_after_parsing(typed: str, meant: str, folder: Path, dop) -> None:
     said = one_line(dop("fit", "--config", "image.yaml", *typed.split()))
     assert said.endswith(f"; did you mean {meant}?")
 
@@ -226,12 +226,12 @@ def test_a_sweep_is_checked_before_its_first_point(axes: list[str], meant: str, 
     assert not Path("o").exists()
 
 
-def test_abbreviations_are_no_settings(folder: Path, dop) -> None:
+def test_abbreviations_are_refused(folder: Path, dop) -> None:
     assert "there is no setting --trainer.max_st" in dop("fit", "--config", "image.yaml", "--trainer.max_st", "3").err
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
-def test_nothing_is_found_in_what_the_configs_say_to_type(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_in_configs_have_no_mistakes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     commands = re.findall(r"^#   dop fit (.*?)\\?$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert commands
@@ -240,7 +240,7 @@ def test_nothing_is_found_in_what_the_configs_say_to_type(file: Path, monkeypatc
         Settings(parser).check(list(sources(shlex.split(command))))
 
 
-def test_nothing_is_found_in_a_config_with_all_settings(folder: Path, dop) -> None:
+def test_config_with_all_settings_has_no_mistakes(folder: Path, dop) -> None:
     options = ["--trainer.callbacks+=LearningRateMonitor", "--model.theta_optimizer=Adam", "--model.tau", "[1.0, 2.0]"]
     said = dop("fit", "--config", "image.yaml", *options, "--print_config")
     assert said.status == 0

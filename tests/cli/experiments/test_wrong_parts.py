@@ -192,7 +192,7 @@ def command(typed: str) -> list[str]:
 
 
 @pytest.mark.parametrize("typed", LINES)
-def test_wrong_arguments_are_told_in_one_line(typed: str, folder: Path, dop) -> None:
+def test_wrong_arguments_give_one_line(typed: str, folder: Path, dop) -> None:
     said = dop(*command(typed))
     assert said.status == 2
     last = said.err.splitlines()[-1]
@@ -204,7 +204,7 @@ def test_wrong_arguments_are_told_in_one_line(typed: str, folder: Path, dop) -> 
 
 
 @pytest.mark.parametrize("typed", FAULTS)
-def test_a_fault_keeps_its_place(typed: str, folder: Path, dop) -> None:
+def test_error_keeps_its_location(typed: str, folder: Path, dop) -> None:
     said = dop(*command(typed))
     code, error = FAULTS[typed]
     lines = [line.strip() for line in said.err.splitlines()]
@@ -216,7 +216,7 @@ def test_a_fault_keeps_its_place(typed: str, folder: Path, dop) -> None:
     assert not [line for line in lines if line.startswith("File") and "dop_lightning" in line]
 
 
-def test_the_whole_traceback_can_be_had(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_traceback_is_available(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOP_TRACEBACK", "1")
     with pytest.raises(TypeError, match="has no len"):
         main(command("--data.noise FaultyNoise"))
@@ -230,7 +230,7 @@ def test_the_whole_traceback_can_be_had(folder: Path, monkeypatch: pytest.Monkey
         ("from torch import nothing_there\n", "ImportError in {file}, line 1: cannot import name 'nothing_there'"),
     ],
 )
-def test_a_module_that_cannot_be_imported_says_why(text: str, said: str, folder: Path, dop) -> None:
+def test_import_error_of_a_module_is_explained(text: str, said: str, folder: Path, dop) -> None:
     (folder / "broken_part.py").write_text(text)
     line = dop("fit", "--config", "base.yaml", "--data.noise", "broken_part.Mine").err
     reason = said.format(file=folder / "broken_part.py")
@@ -242,5 +242,5 @@ def test_a_module_that_cannot_be_imported_says_why(text: str, said: str, folder:
     ("path", "meant"),
     [("prts.FaultyNoise", "parts.FaultyNoise"), ("parts.FaultyNoize", "parts.FaultyNoise")],
 )
-def test_parts_of_users_are_suggested(path: str, meant: str, folder: Path, dop) -> None:
+def test_custom_parts_are_suggested(path: str, meant: str, folder: Path, dop) -> None:
     assert dop("fit", "--config", "base.yaml", "--data.noise", path).err.endswith(f"; did you mean {meant}?\n")

@@ -59,7 +59,7 @@ def test_thresholds_against_a_solver(positive: bool) -> None:
     torch.testing.assert_close(found, torch.as_tensor(X.value), rtol=1e-4, atol=1e-4)
 
 
-def test_threshold_zero_changes_nothing() -> None:
+def test_threshold_zero_has_no_effect() -> None:
     M, zero = draw(1, (2, 5, 3)), torch.zeros(2, dtype=torch.float64)
     assert torch.equal(soft_threshold(M, zero), M)
     torch.testing.assert_close(singular_value_threshold(M, zero), M)

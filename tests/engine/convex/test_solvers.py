@@ -15,7 +15,7 @@ from tests.suites.part import assert_same_bits
 class TestInexactALM(ConvexSuite):
     solver = InexactALM
 
-    def test_a_published_number_of_decompositions_recovers(self) -> None:
+    def test_published_number_of_decompositions_suffices(self) -> None:
         """Lin, Chen and Ma (2010) need about 20 on problems that Eq. 8 recovers."""
         problems = self.easy((1,), n=100)
         state = ConvexState(self.made(), problems)
@@ -23,7 +23,7 @@ class TestInexactALM(ConvexSuite):
         X, truth = state.evaluate().signal[0], problems[0].truth
         assert (X - truth).norm() < 1e-5 * truth.norm()
 
-    def test_growth_of_the_penalty_alone_is_no_solution(self) -> None:
+    def test_growth_of_the_penalty_is_not_convergence(self) -> None:
         """The published rule is feasible after these iterations but far from the solution; the solver continues."""
         state = ConvexState(self.made(), ProblemBatch([corrupted(1, 10, 2, 0.3)]))
         while not states(state)[0]["careful"]:
@@ -47,7 +47,7 @@ def test_a_state_of_another_solver_is_refused() -> None:
         ConvexState(AcceleratedProximalGradient, problems).load_problem_state(0, saved)
 
 
-def test_out_of_memory_leaves_the_batch_where_it_was(monkeypatch) -> None:
+def test_out_of_memory_restores_the_batch(monkeypatch) -> None:
     state = ConvexState(InexactALM, TestInexactALM().easy())
     state.advance(3)
     before, step, calls = states(state), InexactALM.step, []
@@ -66,7 +66,7 @@ def test_out_of_memory_leaves_the_batch_where_it_was(monkeypatch) -> None:
         assert_same_bits(mine, theirs)
 
 
-def test_what_is_no_number_of_the_type_of_the_problems_has_diverged() -> None:
+def test_values_outside_the_dtype_count_as_diverged() -> None:
     """Inside, solvers compute in float64, which has larger numbers."""
     y = torch.full((4, 4), 1e30)
     y[0, 1] = -3e30

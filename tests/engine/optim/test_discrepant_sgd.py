@@ -129,7 +129,7 @@ def test_groups_hold_the_two_rates() -> None:
     assert all(p is q for p, q in zip(first["params"] + second["params"], theta + corruption, strict=True))
 
 
-def test_empty_groups_are_left_out() -> None:
+def test_empty_groups_are_omitted() -> None:
     ps = parameters((2, 3))
     assert [group["name"] for group in parameter_groups(ps, [], tau=1.0, alpha=1.0)] == ["theta"]
     assert [group["name"] for group in parameter_groups([], ps, tau=1.0, alpha=1.0)] == ["corruption"]

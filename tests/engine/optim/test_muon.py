@@ -28,7 +28,7 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 20), (2, 20, 8), (1, 1, 7), (1, 5, 5)])
-def test_orthogonalised_has_the_directions_of_a_matrix_and_singular_values_about_one(shape: tuple[int, ...]) -> None:
+def test_orthogonalised_has_singular_values_about_one(shape: tuple[int, ...]) -> None:
     left, _, right = torch.linalg.svd(draw(0, shape), full_matrices=False)
     sigma = torch.linspace(1, 0.02, left.shape[-1], dtype=left.dtype)
     found = orthogonalised(7 * (left * sigma) @ right)
@@ -40,14 +40,14 @@ def test_orthogonalised_has_the_directions_of_a_matrix_and_singular_values_about
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("decay", [1.0, 0.5, 0.01])
-def test_orthogonalised_never_grows_out_of_bounds(dtype: torch.dtype, decay: float) -> None:
+def test_orthogonalised_is_bounded(dtype: torch.dtype, decay: float) -> None:
     """Gradients have few large singular values, and many that rounding hides."""
     left, _, right = torch.linalg.svd(draw(0, (4, 64, 144)), full_matrices=False)
     matrices = ((left * decay ** torch.arange(64)) @ right).to(dtype)
     assert float(torch.linalg.matrix_norm(orthogonalised(matrices).float(), ord=2).max()) < 1.3
 
 
-def test_orthogonalised_leaves_zeros_and_does_not_mix_matrices() -> None:
+def test_orthogonalised_preserves_zeros_and_separates_matrices() -> None:
     stack = draw(1, (3, 4, 6))
     stack[1] = 0
     found = orthogonalised(stack)
@@ -60,7 +60,7 @@ def gradients_of(seed: int, parameters: list[nn.Parameter]) -> None:
         p.grad = draw(100 * seed + number, p.shape, p.dtype)
 
 
-def test_a_kernel_moves_by_the_orthogonalised_average_of_its_gradients_one_step_on() -> None:
+def test_kernel_moves_by_the_orthogonalised_gradient_average() -> None:
     kernel = nn.Parameter(draw(0, (12, 2, 2, 2)))
     start, momentum = kernel.detach().clone(), 0.6
     optimizer = Muon([kernel], lr=0.1, momentum=momentum)
@@ -77,7 +77,7 @@ def test_a_kernel_moves_by_the_orthogonalised_average_of_its_gradients_one_step_
         torch.testing.assert_close(kernel.detach(), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_kernels_of_several_shapes_move_as_each_by_itself() -> None:
+def test_kernels_of_several_shapes_move_independently() -> None:
     shapes = [(8, 5, 3, 3), (8, 2, 1, 1), (3, 8, 1, 1), (8, 5, 3, 3), (8, 8), (2, 3)]
     together = [nn.Parameter(draw(k, shape)) for k, shape in enumerate(shapes)]
     alone = [nn.Parameter(p.detach().clone()) for p in together]
@@ -89,7 +89,7 @@ def test_kernels_of_several_shapes_move_as_each_by_itself() -> None:
         torch.testing.assert_close(p.detach(), q.detach(), rtol=1e-10, atol=1e-12)
 
 
-def test_the_layout_of_memory_changes_rounding_alone() -> None:
+def test_memory_layout_changes_rounding_only() -> None:
     one, other = (nn.Parameter(draw(0, (6, 4, 3, 3)).float()) for _ in range(2))
     other.data = other.data.contiguous(memory_format=torch.channels_last)
     for p in (one, other):
@@ -99,7 +99,7 @@ def test_the_layout_of_memory_changes_rounding_alone() -> None:
 
 
 @pytest.mark.skipif(not has_bfloat16_units("cpu"), reason="needs bf16 units")
-def test_bfloat16_changes_a_step_by_its_rounding_alone() -> None:
+def test_bfloat16_changes_rounding_only() -> None:
     fine, coarse = (nn.Parameter(torch.zeros(32, 16, 3, 3)) for _ in range(2))
     for p, precision in ((fine, "fp32"), (coarse, "bf16")):
         gradients_of(1, [p])
@@ -108,7 +108,7 @@ def test_bfloat16_changes_a_step_by_its_rounding_alone() -> None:
     assert 0 < float(error.detach()) < 0.1
 
 
-def test_vectors_move_as_by_adam() -> None:
+def test_vectors_move_as_with_adam() -> None:
     mine = [nn.Parameter(draw(k, shape)) for k, shape in enumerate([(3,), (5,), ()])]
     theirs = [nn.Parameter(p.detach().clone()) for p in mine]
     one, other = Muon(mine, vector_lr=0.03, betas=(0.8, 0.95)), torch.optim.Adam(theirs, lr=0.03, betas=(0.8, 0.95))
@@ -121,7 +121,7 @@ def test_vectors_move_as_by_adam() -> None:
         torch.testing.assert_close(p.detach(), q.detach(), rtol=1e-6, atol=1e-6)
 
 
-def test_what_has_no_gradient_stays() -> None:
+def test_parameters_without_gradient_are_unchanged() -> None:
     parameters = [nn.Parameter(draw(0, shape)) for shape in [(3, 2), (3, 2), (4,), (4,)]]
     before = [p.detach().clone() for p in parameters]
     gradients_of(1, [parameters[0], parameters[2]])
@@ -146,7 +146,7 @@ def test_a_closure_is_called() -> None:
     assert closure() < 2.0
 
 
-def test_a_cuda_graph_may_hold_its_steps() -> None:
+def test_steps_can_be_captured_in_a_cuda_graph() -> None:
     assert is_capturable_optimizer(Muon([nn.Parameter(torch.zeros(2))]))
 
 
@@ -161,7 +161,7 @@ def test_a_cuda_graph_may_hold_its_steps() -> None:
         ({"eps": 0}, "eps must be a finite number above 0, got 0"),
     ],
 )
-def test_what_is_out_of_range_is_refused(settings: dict[str, Any], said: str) -> None:
+def test_out_of_range_settings_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Muon([nn.Parameter(torch.zeros(2))], **settings)
 
@@ -181,7 +181,7 @@ def parameters_of(state: BatchState, k: int) -> dict[str, Tensor]:
     return state.problem_state(k)["signal"]
 
 
-def test_a_run_goes_on_elsewhere_bit_for_bit() -> None:
+def test_run_resumes_elsewhere_bit_for_bit() -> None:
     whole, first, then = make_state(3), make_state(3), make_state(3)
     whole.advance(12)
     first.advance(5)
@@ -200,7 +200,7 @@ def test_problems_of_a_batch_do_not_influence_each_other() -> None:
         torch.testing.assert_close(value, parameters_of(alone, 0)[name], rtol=1e-7, atol=1e-7)
 
 
-def test_a_problem_comes_back_to_where_it_was_and_the_other_goes_on() -> None:
+def test_restored_problem_returns_and_the_other_continues() -> None:
     state = make_state(1, 2)
     state.advance(3)
     before = [state.problem_state(k) for k in range(2)]
@@ -223,7 +223,7 @@ def test_s_is_revealed_sooner_than_with_adam() -> None:
         assert found == [pytest.approx(alpha, rel=0.01)]
 
 
-def test_it_is_named_in_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_optimizer_is_selected_in_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = {
         "signal": {"class_path": "SkipUNet", "init_args": {"width": 2}},
         "theta_optimizer": {
@@ -247,7 +247,7 @@ def test_problems_that_share_parameters_are_refused() -> None:
         BatchState(Method(SymmetricFactor, theta_optimizer=Muon), problems, 1e-3, 2.0)
 
 
-def test_copies_go_on_alike() -> None:
+def test_copies_continue_identically() -> None:
     kernel = nn.Parameter(torch.randn(4, 6, generator=torch.Generator().manual_seed(0)))
     optimizer = Muon([kernel], lr=0.1, precision="bf16")
     kernel.grad = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))

@@ -34,7 +34,7 @@ def made(optimizer: Any) -> torch.optim.Optimizer:
         (Muon, 1.5),
     ],
 )
-def test_paces_that_were_measured(optimizer: Any, expected: float) -> None:
+def test_measured_paces(optimizer: Any, expected: float) -> None:
     assert pace(made(optimizer)) == expected
 
 

@@ -16,7 +16,7 @@ from tests.suites.part import draw
 SHAPES = [(8, 20), (4, 3), (8, 8), (5, 8), (20, 7), (1, 6), (3, 4), (1, 1)]
 
 
-def test_matrices_come_back_from_stacks_that_are_zero_around_them() -> None:
+def test_matrices_are_restored_from_zero_padded_stacks() -> None:
     matrices = [draw(seed, shape) for seed, shape in enumerate(SHAPES)]
     stacks = Stacks(SHAPES, matrices[0])
     made = stacks.stack(matrices, torch.float64)
@@ -29,13 +29,13 @@ def test_matrices_come_back_from_stacks_that_are_zero_around_them() -> None:
 @pytest.mark.parametrize(("dtype", "precision", "tolerance"), [
     (torch.float64, "fp32", 1e-9), (torch.float32, "fp32", 1e-4), (torch.float32, "bf16", 0.2),
 ])  # fmt: skip
-def test_matrices_in_stacks_are_made_orthogonal_as_by_themselves(
+def test_matrices_in_stacks_are_orthogonalised_independently(
     dtype: torch.dtype, precision: str, tolerance: float
 ) -> None:
     matrices = [draw(seed, shape, dtype) for seed, shape in enumerate(SHAPES)]
     matrices[2].zero_()
-    merged = muon._merged(matrices, Stacks(SHAPES, matrices[0]), precision)
-    for one, other in zip(merged, muon._by_shape(matrices, precision), strict=True):
+    merged = muon._orthogonalise_padded(matrices, Stacks(SHAPES, matrices[0]), precision)
+    for one, other in zip(merged, muon._orthogonalise_by_shape(matrices, precision), strict=True):
         assert one.dtype == dtype
         torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
 
@@ -51,7 +51,7 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_steps_are_few_operations_away_from_a_cpu() -> None:
+def test_steps_need_few_operations_on_a_gpu() -> None:
     empty = partial(torch.empty, device="meta", memory_format=torch.channels_last)
     kernels = [nn.Parameter(empty(8, width, size, size)) for size in (1, 3) for width in (4, 8, 9)]
     optimizer = Muon(kernels)

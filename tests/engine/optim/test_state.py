@@ -63,7 +63,7 @@ def assert_equal(one: Problems, k: int, other: Problems, j: int) -> None:
     assert torch.equal(one.own[k], other.own[j])
 
 
-def test_all_problems_go_on_bit_for_bit(make) -> None:
+def test_all_problems_resume_bit_for_bit(make) -> None:
     whole, part = Problems(make, [1, 2, 3]), Problems(make, [1, 2, 3])
     whole.run(12)
     part.run(5)
@@ -75,7 +75,7 @@ def test_all_problems_go_on_bit_for_bit(make) -> None:
         assert_equal(resumed, k, whole, k)
 
 
-def test_some_problems_go_on_bit_for_bit_in_other_places(make) -> None:
+def test_some_problems_resume_bit_for_bit_at_other_positions(make) -> None:
     whole, part = Problems(make, [1, 2, 3]), Problems(make, [1, 2, 3])
     whole.run(12)
     part.run(5)
@@ -87,7 +87,7 @@ def test_some_problems_go_on_bit_for_bit_in_other_places(make) -> None:
     assert_equal(resumed, 1, whole, 0)
 
 
-def test_one_problem_of_an_optimizer_at_work_is_replaced(make) -> None:
+def test_one_problem_of_an_active_optimizer_is_replaced(make) -> None:
     """Restore a problem while the others continue."""
     whole, part = Problems(make, [1, 2, 3]), Problems(make, [1, 2, 3])
     whole.run(12)
@@ -116,7 +116,7 @@ def test_state_is_a_copy(make) -> None:
             assert torch.equal(torch.as_tensor(state[name][key]), value)
 
 
-def test_state_of_one_problem_holds_nothing_of_the_others() -> None:
+def test_state_of_one_problem_is_separate() -> None:
     problems = Problems(OPTIMIZERS["adam"], [1, 2])
     problems.run(2)
     state = optimizer_state(problems.optimizer, problems.owned(1))
@@ -135,7 +135,7 @@ def test_state_loads_with_weights_only(make, tmp_path) -> None:
     torch.load(tmp_path / "state.pt", weights_only=True)
 
 
-def test_optimizer_that_has_done_nothing_has_no_state() -> None:
+def test_unused_optimizer_has_no_state() -> None:
     problems = Problems(OPTIMIZERS["adam"], [1, 2])
     assert optimizer_state(problems.optimizer, problems.owned(0)) == {}
     load_optimizer_state(problems.optimizer, problems.owned(0), {})

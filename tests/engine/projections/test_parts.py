@@ -30,14 +30,14 @@ def test_a_step_projects_onto_the_tangent_space() -> None:
     torch.testing.assert_close(found.right.mT @ found.right, eye)
 
 
-def test_vectors_stay_orthonormal_where_nothing_is_left_to_find() -> None:
+def test_vectors_stay_orthonormal_without_a_residual() -> None:
     start = decomposed(low_rank(300, 200, 3), 8, 3)
     for _ in range(20):
         start = stepped(start, torch.zeros(300, 8), torch.zeros(200, 8)).truncate(3, 8)
     torch.testing.assert_close(start.left.mT @ start.left, torch.eye(8), atol=1e-5, rtol=0)
 
 
-def test_the_leading_triplets_are_those_of_the_decomposition() -> None:
+def test_leading_triplets_equal_the_decomposition() -> None:
     M = low_rank(60, 40, 4, dtype=torch.float64)
     start = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = leading(lambda V: M @ V, lambda U: M.mT @ U, start)
@@ -70,7 +70,7 @@ def test_a_sweep_in_strips_is_the_residual_without_outliers(height: int, monkeyp
     assert torch.equal(found.of_columns, (R.abs() > 0.5).sum(dim=0))
 
 
-def test_noise_has_no_component_and_a_steady_value_above_it_is_one() -> None:
+def test_noise_gives_no_component_but_a_steady_value_does() -> None:
     noise = torch.linalg.svdvals(torch.randn(400, 300, generator=torch.Generator().manual_seed(0))).double()
     limit = edge(1.0, 400, 300)
     assert float(noise[0]) == pytest.approx(limit, rel=0.03)
@@ -85,7 +85,7 @@ def test_noise_has_no_component_and_a_steady_value_above_it_is_one() -> None:
     assert RankRule(values).rank(torch.tensor([1000.0, 5.0], dtype=torch.float64), 2, 30.0, 1.0) == 1
 
 
-def test_lost_rows_are_those_with_too_many_outliers_and_are_fitted() -> None:
+def test_rows_with_too_many_outliers_are_refitted() -> None:
     counts = torch.tensor([10] * 50 + [90])
     assert lost_rows(counts, torch.full((51,), 100)).tolist() == [50]
     V = torch.linalg.qr(low_rank(100, 3, 3))[0]
@@ -126,7 +126,7 @@ def test_the_certificate_compares_hidden_entries_with_others(
 
 
 @pytest.mark.parametrize("more", [0, 2])
-def test_components_that_are_missing_predict_hidden_entries(more: int) -> None:
+def test_missing_components_predict_hidden_entries(more: int) -> None:
     generator = torch.Generator().manual_seed(0)
     D = 3 * low_rank(120, 100, 2) + low_rank(120, 100, more, 7) + 0.5 * torch.randn(120, 100, generator=generator)
     hidden = torch.randperm(D.numel(), generator=generator)[:600].sort().values

@@ -42,7 +42,7 @@ def test_sums_and_shares(found: list[dict[str, Any]]) -> None:
         assert each["every"].tolist() == [[0.0, 2.5], [1.0, 2.5]]
 
 
-def test_the_decomposition_is_stable_where_that_of_the_gram_matrix_fails(found: list[dict[str, Any]]) -> None:
+def test_decomposition_is_stable_where_cholesky_fails(found: list[dict[str, Any]]) -> None:
     A = dependent()
     assert int(torch.linalg.cholesky_ex(A.mT @ A).info) > 0 or torch.linalg.cond(A) > 1e6
     Q, R = torch.cat([each["qr"][0] for each in found]), found[0]["qr"][1]
@@ -55,7 +55,7 @@ def test_the_decomposition_is_stable_where_that_of_the_gram_matrix_fails(found: 
 
 
 @pytest.mark.parametrize("kind", ["missing", "noisy"])
-def test_two_processes_recover_what_one_does(found: list[dict[str, Any]], kind: str) -> None:
+def test_two_processes_equal_one(found: list[dict[str, Any]], kind: str) -> None:
     recovery, L = alone(kind)
     both = [each[kind] for each in found]
     assert relative_error(torch.cat([each["rows"] for each in both]), L) < 1e-9
@@ -70,7 +70,7 @@ def test_two_processes_recover_what_one_does(found: list[dict[str, Any]], kind: 
     assert recovery.progress.certificate.is_accepted
 
 
-def test_a_pass_sends_what_scaling_md_computes(found: list[dict[str, Any]]) -> None:
+def test_pass_sends_the_bytes_of_scaling_md(found: list[dict[str, Any]]) -> None:
     sent, k, kept = found[0]["pass"]
     P, m, b, samples = 2, 120, 8, 2**12
     thin = (P - 1) / P * m * k * b + (P - 1) * (m // P) * kept * b
@@ -79,5 +79,5 @@ def test_a_pass_sends_what_scaling_md_computes(found: list[dict[str, Any]]) -> N
 
 
 @pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="reads /proc")
-def test_processes_of_one_machine_listen_on_loopback_alone(found: list[dict[str, Any]]) -> None:
+def test_processes_of_one_machine_listen_on_loopback_only(found: list[dict[str, Any]]) -> None:
     assert [set(each["listening"]) for each in found] == [{"0100007F"}] * 2

@@ -23,7 +23,7 @@ def verdict(recovery: Recovery) -> str:
 
 @pytest.mark.parametrize(("rank", "share"), [(3, 0.1), (3, 0.3), (2, 0.5), (10, 0.1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_rank_and_the_matrix_are_found(rank: int, share: float, dtype: torch.dtype) -> None:
+def test_rank_and_matrix_are_recovered(rank: int, share: float, dtype: torch.dtype) -> None:
     given = problem(250, 200, rank, share, dtype=dtype)
     found = ended(given)
     L, S = found.parts()
@@ -35,7 +35,7 @@ def test_the_rank_and_the_matrix_are_found(rank: int, share: float, dtype: torch
 
 
 @pytest.mark.parametrize("shape", [(2000, 40), (40, 2000)])
-def test_tall_and_wide_matrices_lose_no_row(shape: tuple[int, int]) -> None:
+def test_tall_and_wide_matrices_keep_all_rows(shape: tuple[int, int]) -> None:
     given = problem(*shape, rank=3, share=0.1)
     found = ended(given)
     assert found.progress.fits > 0
@@ -49,7 +49,7 @@ def test_a_matrix_and_its_transpose_have_the_same_result() -> None:
         assert torch.equal(part, other.mT)
 
 
-def test_no_gap_in_the_spectrum_is_needed() -> None:
+def test_spectrum_needs_no_gap() -> None:
     U, V = (torch.linalg.qr(low_rank(300, 300, 300, seed))[0][:, :8] for seed in (1, 2))
     L = U @ torch.diag(300 * 0.6 ** torch.arange(8.0)) @ V.mT
     found = ended(Problem("decaying", corrupted(L, 0.1)))
@@ -75,7 +75,7 @@ def test_missing_entries_are_filled(missing: float) -> None:
     assert not S[~mask].any()
 
 
-def test_one_huge_outlier_changes_nothing() -> None:
+def test_one_huge_outlier_has_no_effect() -> None:
     given = problem()
     D = given.observation.clone()
     D[3, 4] = 1e9
@@ -92,7 +92,7 @@ def test_units_have_no_influence(unit: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["power", "noise", "zero", "small", "row"])
-def test_what_is_no_low_rank_matrix_is_rejected(name: str) -> None:
+def test_matrix_of_full_rank_is_rejected(name: str) -> None:
     U, V = (torch.linalg.qr(low_rank(200, 200, 200, seed))[0] for seed in (1, 2))
     matrices = {
         "power": corrupted(U @ torch.diag(200 / torch.arange(1.0, 201.0)) @ V.mT, 0.1),
@@ -108,7 +108,7 @@ def test_what_is_no_low_rank_matrix_is_rejected(name: str) -> None:
     assert torch.isfinite(found.parts()[0]).all()
 
 
-def test_a_bound_on_the_rank_holds() -> None:
+def test_rank_bound_is_respected() -> None:
     found = ended(problem(rank=5), rank=2)
     assert found.estimate.rank == 2
     assert verdict(found) == "rejected"

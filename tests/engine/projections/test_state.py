@@ -40,7 +40,7 @@ def test_problems_do_not_depend_on_their_batch() -> None:
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])
 @pytest.mark.parametrize("done", [0, 3, 12, 30])
-def test_a_recovery_goes_on_bit_for_bit(done: int, noise: float) -> None:
+def test_recovery_resumes_bit_for_bit(done: int, noise: float) -> None:
     batch = ProblemBatch([problem(noise=noise, seed=4)])
     whole = ProjectionsMethod().begin(batch)
     whole.advance(60)
@@ -61,12 +61,12 @@ def test_states_of_others_are_refused() -> None:
         state.load_problem_state(0, other.problem_state(0))
 
 
-def test_what_is_no_matrix_is_refused() -> None:
+def test_non_matrices_are_refused() -> None:
     with pytest.raises(ValueError, match=r"AlternatingProjections requires matrices, got signals of shape \(1, 8, 8\)"):
         ProjectionsState(AlternatingProjections(), ProblemBatch([Problem("image", torch.zeros(1, 8, 8))]))
 
 
-def test_the_truth_is_not_looked_at() -> None:
+def test_truth_is_not_used() -> None:
     given = problem()
     blind = Problem(given.name, given.observation, seed=given.seed)
     one, other = (ProjectionsMethod().begin(ProblemBatch([p])) for p in (given, blind))

@@ -10,7 +10,7 @@ from tests.engine.rivals.builders import holes, salted, smooth
 NOTHING = np.zeros((1, 5, 5), dtype=bool)
 
 
-def test_extremes_are_the_ends_of_the_range() -> None:
+def test_extremes_are_the_limits_of_the_range() -> None:
     image = np.array([[[-0.1, 0.0, 0.001, 0.5, 0.999, 1.0, 1.2]]])
     missing = np.zeros_like(image, dtype=bool)
     assert ExtremeValues().corrupted(image, missing)[0, 0].tolist() == [True, True, False, False, False, True, True]
@@ -34,7 +34,7 @@ def test_a_flat_image_has_no_outliers_but_those_above_the_floor() -> None:
     assert np.argwhere(found).tolist() == [[0, 2, 2]]
 
 
-def test_missing_entries_take_no_part() -> None:
+def test_missing_entries_are_ignored() -> None:
     image = smooth(1)
     missing = holes(image, 0.3)
     one, other = (RobustThreshold().corrupted(np.where(missing, v, image), missing) for v in (0.0, 1.0))
@@ -42,7 +42,7 @@ def test_missing_entries_take_no_part() -> None:
 
 
 @pytest.mark.parametrize("size", [3, 5])
-def test_a_masked_median_is_that_of_the_known_entries_of_a_window(size: int) -> None:
+def test_masked_median_uses_known_entries_of_the_window(size: int) -> None:
     image = np.random.default_rng(1).random((2, 7, 6))
     known = holes(image, 0.4, 2)
     padded = np.pad(np.where(known, image, np.nan), [(0, 0), *[(size // 2, size // 2)] * 2], mode="symmetric")
@@ -53,7 +53,7 @@ def test_a_masked_median_is_that_of_the_known_entries_of_a_window(size: int) -> 
         assert median[c, i, j] == pytest.approx(expected)
 
 
-def test_what_is_not_detected_keeps_its_value() -> None:
+def test_undetected_entries_keep_their_value() -> None:
     image = salted(smooth(), 0.5)
     restored = DetectAndFill(ExtremeValues(), NormalisedConvolution()).restore(image, np.zeros_like(image, dtype=bool))
     kept = (image > 0) & (image < 1)

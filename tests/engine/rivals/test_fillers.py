@@ -20,7 +20,7 @@ def test_missing_entries_are_filled_and_the_others_keep_their_values(name: str) 
 
 
 @pytest.mark.parametrize("name", FILLERS)
-def test_what_a_missing_entry_holds_does_not_matter(name: str) -> None:
+def test_values_at_missing_entries_do_not_matter(name: str) -> None:
     image = smooth(1)
     missing = holes(image, 0.3)
     one, other = (FILLERS[name]().fill(np.where(missing, value, image), missing) for value in (0.0, 9.0))
@@ -28,14 +28,14 @@ def test_what_a_missing_entry_holds_does_not_matter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILLERS)
-def test_a_constant_image_stays_constant(name: str) -> None:
+def test_constant_image_is_unchanged(name: str) -> None:
     image = np.full((1, 16, 16), 0.6)
     filled = FILLERS[name]().fill(image, holes(image, 0.5))
     np.testing.assert_allclose(filled, image, atol=2 / 255)  # FSR has 8 bits, and extrapolates by waves
 
 
 @pytest.mark.parametrize("name", FILLERS)
-def test_channels_are_filled_on_their_own(name: str) -> None:
+def test_channels_are_filled_separately(name: str) -> None:
     image = smooth(2)
     missing = holes(image, 0.3)
     both = FILLERS[name]().fill(image, missing)
@@ -55,14 +55,14 @@ def test_few_known_entries_are_enough(name: str, known: int) -> None:
         np.testing.assert_allclose(filled[missing], 0.25 if known else 0.5)
 
 
-def test_a_channel_without_known_entries_is_the_mean_of_the_others() -> None:
+def test_channel_without_known_entries_gets_the_mean_of_the_others() -> None:
     image = np.stack([np.full((8, 8), 0.2), np.full((8, 8), 0.9)])
     missing = np.zeros_like(image, dtype=bool)
     missing[1] = True
     np.testing.assert_allclose(CubicScattered().fill(image, missing)[1], 0.2)
 
 
-def test_without_missing_entries_nothing_changes() -> None:
+def test_complete_image_is_unchanged() -> None:
     image = smooth()
     np.testing.assert_array_equal(NormalisedConvolution().fill(image, np.zeros_like(image, dtype=bool)), image)
 

@@ -48,7 +48,7 @@ def test_a_problem_ends_after_one_iteration_with_the_scores_of_all_methods() -> 
     assert ending.state.settings(0) == {"filter": "ExtremeValues NormalisedConvolution"}
 
 
-def test_ranges_and_masks_are_those_of_the_problem() -> None:
+def test_filters_use_range_and_mask_of_the_problem() -> None:
     mask = torch.ones(2, 20, 24, dtype=torch.bool)
     mask[:, 3:5, 3:5] = False
     small, large = problem(mask=mask), problem(mask=mask)
@@ -77,7 +77,7 @@ def test_a_state_moves_between_batches() -> None:
         both.load_problem_state(0, wrong)
 
 
-def test_a_result_that_is_not_finite_is_divergence() -> None:
+def test_nonfinite_result_is_divergence() -> None:
     outcome = next(run_to_end(FilterMethod(Broken(np.full((2, 20, 24), np.nan))), problem(), 1, block=1).outcomes())
     assert outcome.status == "diverged"
     torch.testing.assert_close(outcome.signal, outcome.problem.observation)
@@ -91,7 +91,7 @@ def test_a_filter_must_return_an_image(result: Any, text: str) -> None:
         run_to_end(FilterMethod(Broken(result)), problem(), 1, block=1)
 
 
-def test_filters_need_images() -> None:
+def test_filters_require_images() -> None:
     matrix = Problem("m", torch.zeros(4, 4))
     with pytest.raises(ValueError, match=r"m: DetectAndFill requires images .* got a signal of shape \(4, 4\)"):
         FilterMethod(FILL).begin(ProblemBatch([matrix]))
@@ -102,7 +102,7 @@ def test_filters_need_images() -> None:
         FilterMethod(ExtremeValues())  # type: ignore[arg-type]
 
 
-def test_a_module_takes_a_filter_or_a_solver() -> None:
+def test_module_accepts_a_filter_or_a_solver() -> None:
     assert isinstance(DoubleOverparameterization(filter=FILL).method, FilterMethod)
     with pytest.raises(ValueError, match="filter and solver cannot be combined"):
         DoubleOverparameterization(filter=FILL, solver=lambda problems: None)  # type: ignore[arg-type,return-value]
@@ -129,7 +129,7 @@ def test_a_filter_in_another_thread_stops_at_its_next_poll() -> None:
     assert state.finished() == {}
 
 
-def test_a_run_goes_on_after_an_interruption() -> None:
+def test_run_resumes_after_an_interruption() -> None:
     class Polling(ImageFilter):
         def restore(self, image: Image, missing: Flags) -> Image:
             self.poll()

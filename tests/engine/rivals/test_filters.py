@@ -23,7 +23,7 @@ def test_salt_and_pepper_is_removed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILTERS)
-def test_missing_entries_are_restored_whatever_they_hold(name: str) -> None:
+def test_missing_entries_are_restored_for_any_value(name: str) -> None:
     image = smooth(1)
     missing = holes(image, 0.2)
     one, other = (FILTERS[name]().restore(np.where(missing, v, image), missing) for v in (0.5, 0.7))
@@ -32,7 +32,7 @@ def test_missing_entries_are_restored_whatever_they_hold(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILTERS)
-def test_a_clean_constant_image_stays_as_it_is(name: str) -> None:
+def test_clean_constant_image_is_unchanged(name: str) -> None:
     image = np.full((1, 16, 16), 0.4)
     np.testing.assert_allclose(FILTERS[name]().restore(image, np.zeros_like(image, dtype=bool)), image, atol=1e-6)
 
@@ -55,7 +55,7 @@ def slow_adaptive_median(channel: np.ndarray, largest: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("share", [0.2, 0.7])
-def test_the_adaptive_median_equals_a_slow_one(share: float) -> None:
+def test_adaptive_median_equals_a_reference_implementation(share: float) -> None:
     image = salted(smooth(1, 12, 13), share)
     restored = AdaptiveMedian(7).restore(image, np.zeros_like(image, dtype=bool))
     np.testing.assert_array_equal(restored[0], slow_adaptive_median(image[0], 7))
@@ -97,13 +97,13 @@ def slow_namf(channel: np.ndarray, search: int, patch: int, uniform: float) -> n
 
 
 @pytest.mark.parametrize("share", [0.3, 0.97])
-def test_namf_equals_a_slow_one(share: float) -> None:
+def test_namf_equals_a_reference_implementation(share: float) -> None:
     image = salted(smooth(1, 14, 17), share)
     restored = NAMF(search=1, patch=2, uniform=0.6).restore(image, np.zeros_like(image, dtype=bool))
     np.testing.assert_allclose(restored[0], slow_namf(image[0], 1, 2, 0.6), atol=1e-9)
 
 
-def test_namf_keeps_areas_that_are_black() -> None:
+def test_namf_keeps_black_areas() -> None:
     image = np.full((1, 24, 24), 0.5)
     image[0, :, :12] = 0
     restored = NAMF().restore(image, np.zeros_like(image, dtype=bool))

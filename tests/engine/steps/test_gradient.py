@@ -32,7 +32,7 @@ class TestHorizon(StepRuleSuite):
         return GradientDescent(horizon=12.0)
 
 
-def test_automatic_tau_is_that_of_the_documentation() -> None:
+def test_automatic_tau_follows_the_documentation() -> None:
     problems = make_batch(0, 1)
     state = make_state(problems, GradientDescent())
     for k, problem in enumerate(problems):
@@ -66,7 +66,7 @@ def test_steps_follow_one_path_in_the_time_of_the_flow(horizon: float) -> None:
     assert distances[2] < 0.4 * distances[1] < 0.4 * 0.1
 
 
-def test_problems_of_a_batch_reach_the_horizon_each_by_its_own_steps() -> None:
+def test_problems_of_a_batch_reach_the_horizon_by_separate_steps() -> None:
     loud = make_problem(1)
     loud = Problem("loud", 5 * loud.observation, seed=1)
     state = make_state(ProblemBatch([make_problem(0), loud]), GradientDescent(horizon=1.0))
@@ -80,7 +80,7 @@ def test_problems_of_a_batch_reach_the_horizon_each_by_its_own_steps() -> None:
     assert float(state.memory["time"][0]) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_a_tau_that_is_too_large_is_halved_where_the_loss_rises(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_tau_is_halved_when_the_loss_rises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dop_lightning.engine.automatic.SAFETY", 1.6)
     problems = make_batch(0)
     state = make_state(problems, GradientDescent())
@@ -94,7 +94,7 @@ def test_a_tau_that_is_too_large_is_halved_where_the_loss_rises(monkeypatch: pyt
     assert relative_error(state.signal(0).detach(), calm.signal(0).detach()).max() < 2e-2
 
 
-def test_decaying_steps_are_those_of_the_formula() -> None:
+def test_decaying_steps_follow_the_formula() -> None:
     problems = make_batch(0, n=6)
     state = make_state(problems, GradientDescent(decay=0.9), tau=0.01)
     U, g = state.signal.get_parameter("U").detach()[0].clone(), state.corruption.get_parameter("g").detach()[0].clone()
@@ -109,7 +109,7 @@ def test_decaying_steps_are_those_of_the_formula() -> None:
     torch.testing.assert_close(state.corruption.get_parameter("h").detach()[0], h, rtol=1e-12, atol=1e-15)
 
 
-def test_decaying_steps_bring_subgradients_to_rest() -> None:
+def test_decaying_steps_make_subgradients_converge() -> None:
     """MF-ℓ1 (Eq. 2) with the rank known: constant steps circle about the truth, decaying ones come to it."""
     problems = make_batch(0, 1, ratio=0.1)
     ends = {}
@@ -138,7 +138,7 @@ def test_settings_out_of_range(settings: dict[str, float]) -> None:
         GradientDescent(**settings)
 
 
-def test_what_automatic_tau_is_not_for() -> None:
+def test_automatic_tau_refuses_unsupported_methods() -> None:
     image = ProblemBatch([Problem("image", torch.rand(3, 16, 16))])
     method = Method(partial(SkipUNet, width=4, scales=2, input_channels=4, precision="fp32"))
     with pytest.raises(ValueError, match="tau 'auto' requires a signal with a closed-form gradient"):

@@ -30,7 +30,7 @@ def test_it_is_faster_than_gradient_descent() -> None:
     assert bool((error_of(fast) < 0.5 * error_of(plain)).all())
 
 
-def test_momentum_of_a_problem_is_dropped_where_its_loss_rises() -> None:
+def test_momentum_is_reset_when_the_loss_rises() -> None:
     state = make_state(make_batch(0, 1), Nesterov())
     state.advance(40)
     state.memory["last_loss"][0] = 0.0  # whatever it is now, it is more
@@ -40,7 +40,7 @@ def test_momentum_of_a_problem_is_dropped_where_its_loss_rises() -> None:
     assert float(state.memory["t"][1]) > float(t[1])
 
 
-def test_an_extrapolated_step_is_that_of_the_formula() -> None:
+def test_extrapolated_step_follows_the_formula() -> None:
     problems = make_batch(0, n=8)
     state = make_state(problems, Nesterov(), tau=1e-3)
     alpha, y = state.alpha[0], problems.observation[0]
@@ -59,7 +59,7 @@ def test_an_extrapolated_step_is_that_of_the_formula() -> None:
     torch.testing.assert_close(state.corruption.get_parameter("g").detach()[0], g, rtol=1e-12, atol=1e-15)
 
 
-def test_what_it_is_not_for() -> None:
+def test_unsupported_methods_are_refused() -> None:
     image = ProblemBatch([Problem("image", torch.rand(3, 16, 16))])
     network = partial(SkipUNet, width=4, scales=2, input_channels=4, precision="fp32")
     with pytest.raises(ValueError, match="Nesterov requires a signal with a closed-form gradient"):

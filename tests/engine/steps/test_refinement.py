@@ -80,7 +80,7 @@ def assert_equal(one: BatchState, two: BatchState, k: int = 0, other: int = 0) -
             assert torch.equal(value, theirs[kind][name]), name
 
 
-def test_s_is_dropped_when_corruptions_of_the_asked_size_are_revealed() -> None:
+def test_s_is_dropped_when_corruptions_of_the_given_size_are_revealed() -> None:
     """An entry of g under a residual of that size all the time has grown to its square root by then."""
     problems = make_batch(0)
     state = make_state(problems)
@@ -94,7 +94,7 @@ def test_s_is_dropped_when_corruptions_of_the_asked_size_are_revealed() -> None:
 
 
 @pytest.mark.parametrize("corruption", [None, PixelCorruption])
-def test_before_it_is_gradient_descent_and_after_it_s_stays_dropped(corruption: Any) -> None:
+def test_gradient_descent_before_the_switch_and_no_s_after(corruption: Any) -> None:
     state = make_state(make_batch(0), PLAIN, corruption=corruption)
     begin = int(state.memory["refined_from"])
     state.advance(begin)
@@ -109,7 +109,7 @@ def test_before_it_is_gradient_descent_and_after_it_s_stays_dropped(corruption: 
     assert bool((state.corruption.value() == 0).all())
 
 
-def test_where_the_held_out_error_has_grown_the_best_average_is_recovered() -> None:
+def test_best_average_is_returned_if_the_held_out_error_grows() -> None:
     """Per problem: one has improved at the last evaluation, the other had its best value earlier."""
     state = make_state(make_batch(0, 1), PLAIN)
     begin = int(state.memory["refined_from"].max())
@@ -146,7 +146,7 @@ def test_it_recovers_more_than_gradient_descent_and_finds_the_corruption() -> No
     assert (after.corruption[0] - true)[found & large].abs().mean() < 0.05
 
 
-def test_what_the_host_decides_by_is_on_the_cpu_whatever_the_default_device() -> None:
+def test_host_decisions_use_cpu_tensors_on_any_default_device() -> None:
     """Lightning makes the device of a run the default one while a module sets itself up."""
     expected = make_state(make_batch(0))
     steps = expected.method.steps
@@ -191,13 +191,13 @@ def test_dense_noise_is_removed_from_clean_entries(dense: str, noise: float) -> 
     assert torch.equal(state.evaluate().signal, state.memory["average"])
 
 
-def test_dense_noise_alone_is_left_alone() -> None:
+def test_dense_noise_alone_is_kept() -> None:
     state = refined(make_batch(0), "auto", 0.2)
     state.memory["clean"].fill_(1.0)
     assert torch.equal(state.evaluate().signal, state.problems.observation)
 
 
-def test_what_was_not_observed_is_filled_in_and_the_rest_kept() -> None:
+def test_unobserved_entries_are_filled_and_the_rest_kept() -> None:
     state = refined(make_batch(0, missing=0.3))
     mask = state.problems.mask
     assert mask is not None
@@ -206,7 +206,7 @@ def test_what_was_not_observed_is_filled_in_and_the_rest_kept() -> None:
     assert torch.equal(found[clean], state.problems.observation[clean])
 
 
-def test_dead_lines_are_certain_where_nothing_else_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_lines_have_probability_1(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"MAX_INFORMATIVE_ERROR": 0.0, "SMALL": 0.0}.items():  # no output is good enough
         monkeypatch.setattr(f"dop_lightning.engine.steps.refinement.{name}", value)
     given = make_batch(0)[0]
@@ -226,13 +226,13 @@ def test_dead_lines_are_certain_where_nothing_else_is_known(monkeypatch: pytest.
     assert torch.equal(state.evaluate().signal[0][mask & ~damaged], y[mask & ~damaged])
 
 
-def test_entries_of_a_blurred_observation_are_no_entries_of_the_signal() -> None:
+def test_blurred_observations_do_not_replace_the_signal() -> None:
     blurred = replace(make_batch(0)[0], sensing=BoxBlur(3))
     state = refined(ProblemBatch([blurred]), "keep")
     assert torch.equal(state.evaluate().signal, state.memory["average"])
 
 
-def test_line_art_is_known_before_the_first_iteration() -> None:
+def test_line_art_is_detected_before_the_first_iteration() -> None:
     """What stands out of it are its lines: they count from the start, and dead pixels between them do not."""
     y = torch.full((1, 48, 48), 0.9)
     y[0, 4::8] = 0.1
@@ -270,7 +270,7 @@ def test_a_regression_of_the_clean_entries_guides_the_network() -> None:
     assert not torch.equal(given[..., :3], other[..., :3])
 
 
-def test_an_output_that_tells_nothing_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uninformative_output_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all entries would be outliers, weights stay as they are, and s with them, until a later look."""
     state = make_state(make_batch(0))
     begin = int(state.memory["refined_from"])
@@ -287,21 +287,21 @@ def test_an_output_that_tells_nothing_is_not_asked(monkeypatch: pytest.MonkeyPat
     assert bool(state.memory["least_error"].isfinite().all())
 
 
-def test_a_network_without_room_has_no_guide() -> None:
+def test_network_without_spare_channels_has_no_guide() -> None:
     rule = Refinement(every=10)
     loss = SquaredLoss("mean")
     method = Method(partial(NETWORK, input_channels=5), HadamardCorruption, loss=loss, theta_optimizer=ADAM, steps=rule)
     assert "guide" not in BatchState(method, make_batch(0), 1.0).memory
 
 
-def test_nothing_is_called_an_outlier_where_nothing_can_be_predicted() -> None:
+def test_image_of_noise_is_unchanged() -> None:
     noise = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
     state = make_state(ProblemBatch([Problem("noise", noise, seed=0, data_range=1.0)]))
     state.advance(int(state.memory["refined_from"]) + 11)
     assert torch.equal(state.evaluate().signal[0], noise)
 
 
-def test_the_probability_is_known_once_s_is_dropped() -> None:
+def test_probability_is_available_once_s_is_dropped() -> None:
     problems = make_batch(0, 1, missing=0.3)
     state = make_state(problems)
     state.advance(int(state.memory["refined_from"].max()))
@@ -321,7 +321,7 @@ def test_the_probability_is_known_once_s_is_dropped() -> None:
     assert make_state(make_batch(0), GradientDescent()).corruption_probability(0, 50) is None
 
 
-def test_the_probability_changes_nothing_and_is_that_of_the_problem_alone() -> None:
+def test_probability_has_no_side_effects_and_depends_on_its_problem_only() -> None:
     together = make_state(make_batch(0, 1))
     together.advance(int(together.memory["refined_from"].max()) + 25)
     before = together.evaluate()
@@ -339,7 +339,7 @@ def test_the_probability_changes_nothing_and_is_that_of_the_problem_alone() -> N
     assert torch.equal(again, probability)
 
 
-def test_where_the_first_look_decides_the_probability_is_its_own() -> None:
+def test_probability_of_a_decisive_first_look() -> None:
     state = make_state(make_batch(0))
     state.memory["structure"][0] = True
     assert state.corruption_probability(0, 0) is None
@@ -348,7 +348,7 @@ def test_where_the_first_look_decides_the_probability_is_its_own() -> None:
     assert torch.equal(found, 1 - state.memory["clean"][0])
 
 
-def test_pixels_that_are_corrupted_as_a_whole_have_one_probability() -> None:
+def test_whole_pixels_have_one_probability() -> None:
     problems = make_batch(0)
     state = make_state(problems, corruption=PixelCorruption)
     state.advance(int(state.memory["refined_from"]) + 30)
@@ -357,7 +357,7 @@ def test_pixels_that_are_corrupted_as_a_whole_have_one_probability() -> None:
     assert torch.equal(found, found[:1].expand_as(found))
 
 
-def test_held_out_entries_move_nothing() -> None:
+def test_held_out_entries_do_not_affect_the_fit() -> None:
     problems = make_batch(0)
     state = make_state(problems)
     held_out = state.memory["held_out"]
@@ -370,14 +370,14 @@ def test_held_out_entries_move_nothing() -> None:
         assert torch.equal(p, q)
 
 
-def test_pixels_that_are_corrupted_as_a_whole_are_held_out_as_a_whole() -> None:
+def test_whole_pixels_are_held_out_jointly() -> None:
     held_out = make_state(make_batch(0), corruption=PixelCorruption).memory["held_out"]
     assert torch.equal(held_out, held_out[:, :1].expand(held_out.shape))
     single = make_state(make_batch(0)).memory["held_out"]
     assert not torch.equal(single[:, 0], single[:, 1])
 
 
-def test_blocks_change_no_bit() -> None:
+def test_block_length_does_not_change_results() -> None:
     whole, parts = make_state(make_batch(0, 1)), make_state(make_batch(0, 1))
     begin = int(whole.memory["refined_from"][0])
     whole.advance(begin + 37)
@@ -387,7 +387,7 @@ def test_blocks_change_no_bit() -> None:
     assert_equal(whole, parts, 1, 1)
 
 
-def test_a_state_goes_on_where_it_was_bit_for_bit() -> None:
+def test_state_resumes_bit_for_bit() -> None:
     whole, other = make_state(make_batch(0)), make_state(make_batch(0))
     whole.advance(int(whole.memory["refined_from"]) + 17)
     other.load_problem_state(0, whole.problem_state(0))
@@ -419,7 +419,7 @@ def _in_double(problems: ProblemBatch) -> ProblemBatch:
     )
 
 
-def test_a_snapshot_brings_everything_back() -> None:
+def test_snapshot_restores_everything() -> None:
     state, untouched = make_state(make_batch(0)), make_state(make_batch(0))
     snapshot = state.snapshot()
     with torch.no_grad():
@@ -428,7 +428,7 @@ def test_a_snapshot_brings_everything_back() -> None:
     assert_equal(state, untouched)
 
 
-def test_missing_entries_are_no_corruption() -> None:
+def test_missing_entries_are_not_corruption() -> None:
     problems = make_batch(0, missing=0.3)
     state = make_state(problems)
     state.advance(int(state.memory["refined_from"]) + 60)
@@ -451,7 +451,7 @@ def test_a_problem_is_stable_when_the_held_out_error_has_not_fallen_for_the_pati
     assert make_state(make_batch(0)).finished() == {}  # not before it began
 
 
-def test_a_problem_that_diverges_within_a_block_goes_back_and_the_others_go_on() -> None:
+def test_problem_diverging_within_a_block_is_restored() -> None:
     """Its weights would be due before the end of the block, when it is found out."""
     state = make_state(make_batch(0, 1), Refinement(revealed=2.0, every=10, patience=None))
     state.advance(int(state.memory["refined_from"].max()) + 5)
@@ -462,14 +462,14 @@ def test_a_problem_that_diverges_within_a_block_goes_back_and_the_others_go_on()
     assert bool(state.evaluate().signal[1].isfinite().all())
 
 
-def test_without_clean_held_out_entries_a_run_goes_to_its_last_iteration() -> None:
+def test_run_without_clean_held_out_entries_continues_to_the_end() -> None:
     state = make_state(make_batch(0), Refinement(revealed=2.0, every=10, patience=10))
     state.memory["held_out"].zero_()
     state.advance(int(state.memory["refined_from"].max()) + 45)
     assert state.finished() == {}
 
 
-def test_a_rate_that_reveals_nothing_is_taken() -> None:
+def test_rate_that_reveals_nothing_is_accepted() -> None:
     problems = make_batch(0)
     parts = {"loss": SquaredLoss("mean"), "theta_optimizer": ADAM, "steps": Refinement()}
     state = BatchState(Method(NETWORK, HadamardCorruption, **parts), problems, 1.0, 1e-300)  # type: ignore[arg-type]
@@ -493,7 +493,7 @@ def test_arguments_are_checked(settings: dict[str, Any], message: str) -> None:
         Refinement(**settings)
 
 
-def test_methods_that_it_is_not_for_are_refused() -> None:
+def test_unsupported_methods_are_refused() -> None:
     matrices = ProblemBatch([Problem("m", torch.eye(4))])
     with pytest.raises(ValueError, match="Refinement requires a network and a numeric tau, got SymmetricFactor"):
         BatchState(Method(SymmetricFactor, steps=Refinement()), matrices, 0.1)
@@ -505,7 +505,7 @@ def test_methods_that_it_is_not_for_are_refused() -> None:
             BatchState(Method(NETWORK, **parts), make_batch(0), 1.0, 1.0)
 
 
-def test_the_input_is_perturbed_less_as_long_as_that_helps_the_entries_held_out() -> None:
+def test_perturbation_decreases_while_held_out_errors_fall() -> None:
     """Factors between two estimates of w; a problem that is resumed elsewhere keeps its factor."""
     state = make_state(make_batch(0, 1))
     begin = int(state.memory["refined_from"].max())
@@ -545,7 +545,7 @@ def test_kriging_recovers_more() -> None:
     assert scores[1] > scores[0] + 0.5
 
 
-def test_regression_and_network_are_compared_at_each_look() -> None:
+def test_regression_and_network_are_compared_at_each_check() -> None:
     """On the entries that both call clean: a first look that is wrong must not decide by its own error."""
     state = make_state(make_batch(0), Refinement(every=10, patience=None))
     state.advance(1)
@@ -604,7 +604,7 @@ def test_few_outliers_of_a_smooth_picture_need_no_network() -> None:
 
 
 @pytest.mark.parametrize("when", [0, 2, 4])
-def test_the_first_look_at_a_tile_can_be_interrupted(when: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_look_at_a_tile_can_be_interrupted(when: int, monkeypatch: pytest.MonkeyPatch) -> None:
     observation = SaltAndPepper(0.3).corrupt(photograph(), torch.Generator().manual_seed(0)).observation
     problems = ProblemBatch([Problem("tile", observation, seed=0, data_range=1.0, folder="whole/tile")])
     undisturbed, state = (make_state(problems, Refinement(every=10, patience=None)) for _ in range(2))

@@ -62,7 +62,7 @@ def test_outliers_may_be_huge() -> None:
     ("exponent", "dtype"),
     [(40, torch.float32), (-40, torch.float32), (400, torch.float64), (-400, torch.float64)],
 )
-def test_the_unit_makes_no_difference(exponent: int, dtype: torch.dtype) -> None:
+def test_units_have_no_influence(exponent: int, dtype: torch.dtype) -> None:
     problem = make_problem(0)
     ends = []
     for unit in (1.0, 2.0**exponent):
@@ -78,7 +78,7 @@ def test_the_unit_makes_no_difference(exponent: int, dtype: torch.dtype) -> None
 
 
 @pytest.mark.parametrize("rows", [40, 64, 129, 300])
-def test_strips_of_rows_make_no_difference(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_of_rows_do_not_change_results(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     problems = make_batch(0, n=rows)
     whole, strips = make_state(problems, SemiImplicit(), rank=4), make_state(problems, SemiImplicit(), rank=4)
     whole.advance(10)
@@ -100,7 +100,7 @@ def test_settings_out_of_range(settings: dict[str, float]) -> None:
         SemiImplicit(**settings)
 
 
-def test_what_it_is_not_for() -> None:
+def test_unsupported_methods_are_refused() -> None:
     batch = make_batch(0)
     rule = SemiImplicit()
     with pytest.raises(ValueError, match="requires Factor or SymmetricFactor as signal, got HadamardSignal"):
@@ -121,7 +121,7 @@ def test_what_it_is_not_for() -> None:
         BatchState(Method(SymmetricFactor, PixelCorruption, steps=rule), batch, 1e-3)
 
 
-def test_a_tolerance_ends_each_problem_by_itself() -> None:
+def test_tolerance_ends_problems_independently() -> None:
     easy, hard = make_problem(0, n=40, rank=1, ratio=0.02), make_problem(1, n=40, rank=4, ratio=0.25)
     problems = ProblemBatch([rename(easy, "easy"), rename(hard, "hard")])
     state = make_state(problems, SemiImplicit(tolerance=1e-3))
@@ -137,7 +137,7 @@ def test_a_tolerance_ends_each_problem_by_itself() -> None:
     assert bool((norms < 2e-3).all())
 
 
-def test_a_tolerance_is_not_that_of_the_outliers() -> None:
+def test_tolerance_is_relative_to_the_signal_not_the_outliers() -> None:
     """One entry that is larger by 1e9 must not end a problem before it is solved."""
     problem = make_problem(0, n=40, rank=1, ratio=0.02)
     y = problem.observation.clone()
@@ -149,7 +149,7 @@ def test_a_tolerance_is_not_that_of_the_outliers() -> None:
     assert float(error_of(state)) < 5e-3
 
 
-def test_where_there_is_no_signal_rounding_is_the_end() -> None:
+def test_without_signal_the_run_ends_at_rounding() -> None:
     y = torch.zeros(30, 30, dtype=torch.float64)
     y[2, 3] = 5.0
     for observation in (y, torch.zeros_like(y)):
@@ -185,7 +185,7 @@ def test_surplus_components_are_dropped_at_a_gap_and_the_error_falls() -> None:
     assert float(error_of(pruned)) < 1e-3 < 0.3 * float(error_of(whole))
 
 
-def test_a_positive_matrix_stays_one_when_components_are_dropped() -> None:
+def test_positive_matrix_stays_positive_when_components_are_dropped() -> None:
     U = 12 * torch.linalg.qr(low_rank(150, 150, 150))[0][:, :3]
     L = U @ U.mT
     state = growing_state(Problem("positive", corrupted(L, 0.2), truth=L), symmetric=True)
@@ -207,7 +207,7 @@ def test_a_weak_component_is_not_dropped(size: float) -> None:
     assert float(error_of(pruned)) < 1.1 * float(error_of(whole))
 
 
-def test_without_a_gap_nothing_is_dropped() -> None:
+def test_nothing_is_dropped_without_a_gap() -> None:
     U, V = (torch.linalg.qr(low_rank(120, 120, 120, seed))[0] for seed in (1, 2))
     L = U @ torch.diag(120 / torch.arange(1.0, 121.0)) @ V.mT
     given = Problem("decaying", corrupted(L, 0.1), truth=L)
@@ -219,7 +219,7 @@ def test_without_a_gap_nothing_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("done", [50, 90, 130])
-def test_a_run_goes_on_bit_for_bit_across_the_drop(done: int) -> None:
+def test_run_resumes_bit_for_bit_across_the_drop(done: int) -> None:
     problems = problem(300, 250, 3, 0.2), problem(300, 250, 3, 0.1, seed=1)
     whole, first, second = (growing_state(*problems) for _ in range(3))
     whole.advance(160)
@@ -232,7 +232,7 @@ def test_a_run_goes_on_bit_for_bit_across_the_drop(done: int) -> None:
     assert torch.equal(second.signal(0), whole.signal(0))
 
 
-def test_states_of_earlier_versions_have_nothing_settled() -> None:
+def test_states_of_earlier_versions_load() -> None:
     state = growing_state(problem(60, 50, 2))
     state.advance(10)
     saved = state.problem_state(0)
@@ -248,7 +248,7 @@ def test_states_of_earlier_versions_have_nothing_settled() -> None:
 @pytest.mark.skipif(library() is None, reason="there is no compiler")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("shape", "has_gaps"), [((90, 70), False), ((301, 37), False), ((90, 70), True)])
-def test_the_compiled_step_is_that_of_plain_torch(
+def test_compiled_step_equals_plain_torch(
     dtype: torch.dtype, shape: tuple[int, int], has_gaps: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truth = low_rank(*shape, 3)

@@ -47,7 +47,7 @@ def fake_compiler(folder, text: str):
 
 
 @needs_compiler
-def test_built_once(tmp_path):
+def test_library_is_built_once(tmp_path):
     made = build(tmp_path)
     assert ctypes.CDLL(str(made)).join_backward
     changed = made.stat().st_mtime_ns
@@ -94,14 +94,14 @@ def spoilt(whole, not_compiled):
 
 
 @needs_compiler
-def test_a_library_cut_at_any_place_is_built_anew(whole, spoilt):
+def test_truncated_library_is_rebuilt(whole, spoilt):
     _, content = whole
     for k in range(50):
         assert spoilt(content[: len(content) * k // 50]).read_bytes() == content
 
 
 @needs_compiler
-def test_a_library_with_a_flipped_bit_is_built_anew(whole, spoilt):
+def test_library_with_a_flipped_bit_is_rebuilt(whole, spoilt):
     draws, (_, content) = random.Random(0), whole
     for _ in range(200):
         other = bytearray(content)
@@ -110,7 +110,7 @@ def test_a_library_with_a_flipped_bit_is_built_anew(whole, spoilt):
 
 
 @needs_compiler
-def test_a_library_without_its_hash_is_built_anew(whole, spoilt):
+def test_library_without_its_hash_is_rebuilt(whole, spoilt):
     made, content = whole
     for hash in (b"", b"\xff", b"0" * 64):
         sum_file(made).write_bytes(hash)
@@ -122,7 +122,7 @@ def test_a_library_without_its_hash_is_built_anew(whole, spoilt):
 
 
 @needs_compiler
-def test_a_library_that_others_can_write_is_built_anew(whole, spoilt):
+def test_library_writable_by_others_is_rebuilt(whole, spoilt):
     made, _ = whole
     for path in (made, sum_file(made)):
         path.chmod(0o666)
@@ -134,7 +134,7 @@ def test_a_library_that_others_can_write_is_built_anew(whole, spoilt):
 
 
 @needs_compiler
-def test_a_folder_that_others_can_write_is_made_private(whole, spoilt):
+def test_folder_writable_by_others_is_made_private(whole, spoilt):
     made, content = whole
     made.parent.chmod(0o777)
     assert written_by_others(made.parent) == f"{made.parent} can be written by other users"
@@ -143,7 +143,7 @@ def test_a_folder_that_others_can_write_is_made_private(whole, spoilt):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs owners of files")
-def test_a_folder_of_another_user_is_one_hint(fresh, monkeypatch, tmp_path, caplog):
+def test_folder_of_another_user_gives_one_hint(fresh, monkeypatch, tmp_path, caplog):
     (tmp_path / "dop_lightning").mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
@@ -156,7 +156,7 @@ def test_a_folder_of_another_user_is_one_hint(fresh, monkeypatch, tmp_path, capl
 
 
 @needs_compiler
-def test_a_library_without_the_functions_is_one_hint(fresh, monkeypatch, tmp_path, caplog):
+def test_library_without_the_functions_gives_one_hint(fresh, monkeypatch, tmp_path, caplog):
     (tmp_path / "empty.cpp").write_text('extern "C" void join() {}')
     command = f'g++ -shared -fPIC {tmp_path}/empty.cpp -o "$2"'
     other = fake_compiler(tmp_path, f'[ "$1" = --version ] && exit; while [ "$1" != -o ]; do shift; done; {command}')
@@ -225,7 +225,7 @@ def slow_compiler(tmp_path, monkeypatch):
     if sys.platform == "linux":
         patience = time.monotonic() + 20
         while (left := processes_named(str(tmp_path))) and time.monotonic() < patience:
-            time.sleep(0.05)  # killed, but not yet gone on a busy machine
+            time.sleep(0.05)  # on a busy machine, killed processes end later
         assert left == []
 
 
@@ -265,7 +265,7 @@ def test_the_cache_follows_the_convention(monkeypatch, tmp_path):
     assert cache_folder().parent.name == ".cache"
 
 
-def test_no_compiler_is_one_hint(fresh, monkeypatch, tmp_path, caplog):
+def test_missing_compiler_gives_one_hint(fresh, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with caplog.at_level(logging.WARNING):
@@ -275,7 +275,7 @@ def test_no_compiler_is_one_hint(fresh, monkeypatch, tmp_path, caplog):
     assert "g++ was not found" in caplog.text
 
 
-def test_a_compiler_that_is_named_and_missing_is_told_by_name(fresh, monkeypatch, caplog):
+def test_missing_requested_compiler_is_named(fresh, monkeypatch, caplog):
     monkeypatch.setenv("CXX", "no-such-c++")
     with caplog.at_level(logging.WARNING):
         assert library() is None
@@ -304,7 +304,7 @@ def test_other_systems_do_not_look_for_a_compiler(fresh, monkeypatch, caplog):
     assert "with g++ on Linux only, got darwin" in caplog.text
 
 
-def test_the_line_with_the_error_is_told(fresh, monkeypatch, tmp_path, caplog):
+def test_line_with_the_error_is_printed(fresh, monkeypatch, tmp_path, caplog):
     said = 'echo "In file included from x.cpp:1:" >&2; echo "common.h:3: error: no such thing" >&2; exit 1'
     monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, f'[ "$1" = --version ] || {{ {said}; }}')))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -313,7 +313,7 @@ def test_the_line_with_the_error_is_told(fresh, monkeypatch, tmp_path, caplog):
     assert "fake-c++ failed: common.h:3: error: no such thing" in caplog.text
 
 
-def test_a_compiler_that_fails_is_one_hint(fresh, monkeypatch, tmp_path, caplog):
+def test_failing_compiler_gives_one_hint(fresh, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, 'echo "no such target" >&2; exit 1')))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with caplog.at_level(logging.WARNING):
@@ -323,7 +323,7 @@ def test_a_compiler_that_fails_is_one_hint(fresh, monkeypatch, tmp_path, caplog)
 
 
 @needs_compiler
-def test_a_library_that_was_spoilt_is_made_anew(fresh, not_compiled, monkeypatch, tmp_path, caplog):
+def test_damaged_library_is_rebuilt(fresh, not_compiled, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = build(cache_folder())
     made.write_bytes(b"spoilt")
@@ -332,7 +332,7 @@ def test_a_library_that_was_spoilt_is_made_anew(fresh, not_compiled, monkeypatch
     assert not caplog.records
 
 
-def test_a_library_that_does_not_load_is_one_hint(fresh, monkeypatch, tmp_path, caplog):
+def test_unloadable_library_gives_one_hint(fresh, monkeypatch, tmp_path, caplog):
     cut = fake_compiler(tmp_path, 'while [ "$1" != -o ]; do shift; done; echo cut > "$2"')
     monkeypatch.setenv("CXX", str(cut))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -342,7 +342,7 @@ def test_a_library_that_does_not_load_is_one_hint(fresh, monkeypatch, tmp_path, 
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_cache_that_cannot_be_written_is_one_hint(fresh, monkeypatch, tmp_path, caplog):
+def test_unwritable_cache_gives_one_hint(fresh, monkeypatch, tmp_path, caplog):
     tmp_path.chmod(0o500)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with caplog.at_level(logging.WARNING):

@@ -36,7 +36,7 @@ def there_and_back(path: Path) -> Any:
 
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("shape", [(9, 12), (1, 9, 12), (4, 9, 12), (1, 1, 9, 12), (1, 2, 9, 12)])
-def test_numbers_come_back_to_the_bit(dtype: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_numbers_survive_a_round_trip_to_the_bit(dtype: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     array = frame(dtype, shape)
     fits.PrimaryHDU(array).writeto(tmp_path / "in.fits")
     raster = read_raster(tmp_path / "in.fits")
@@ -66,7 +66,7 @@ def test_header_and_other_parts_are_kept(tmp_path: Path) -> None:
         assert hdus[1].header["CHECKSUM"]
 
 
-def test_coordinates_do_not_outlive_a_crop(tmp_path: Path) -> None:
+def test_coordinates_are_dropped_by_a_crop(tmp_path: Path) -> None:
     hdu = fits.PrimaryHDU(frame("float32"))
     hdu.header["CRPIX1"], hdu.header["CD1_2"], hdu.header["OBJECT"] = 4.5, 0.1, "M 31"
     hdu.writeto(tmp_path / "in.fits")
@@ -78,7 +78,7 @@ def test_coordinates_do_not_outlive_a_crop(tmp_path: Path) -> None:
     assert header["OBJECT"] == "M 31"
 
 
-def test_scaled_integers_are_what_they_stand_for(tmp_path: Path) -> None:
+def test_scaled_integers_are_converted(tmp_path: Path) -> None:
     stored = frame("int16")
     stored[2, 3] = -7
     hdu = fits.PrimaryHDU(stored)
@@ -99,7 +99,7 @@ def test_scaled_integers_are_what_they_stand_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint16"])
-def test_blank_stays_blank(dtype: str, tmp_path: Path) -> None:
+def test_blank_values_are_preserved(dtype: str, tmp_path: Path) -> None:
     array = frame(dtype)
     array[2, 3] = 119
     hdu = fits.PrimaryHDU(array)
@@ -161,14 +161,14 @@ def test_refusals(make: Any, message: str, tmp_path: Path) -> None:
         read_raster(tmp_path / "in.fits")
 
 
-def test_without_astropy_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_astropy_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fits.PrimaryHDU(frame("float32")).writeto(tmp_path / "in.fits")
     monkeypatch.setitem(__import__("sys").modules, "astropy.io", None)
     with pytest.raises(ValueError, match=r'in\.fits: FITS files require astropy: pip install "dop_lightning\[astro\]"'):
         read_raster(tmp_path / "in.fits")
 
 
-def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
+def test_truncated_file(tmp_path: Path) -> None:
     fits.PrimaryHDU(frame("float32", (60, 60))).writeto(tmp_path / "whole.fits")
     (tmp_path / "in.fits").write_bytes((tmp_path / "whole.fits").read_bytes()[:8000])
     with pytest.raises(ValueError, match="damaged or truncated"):
@@ -218,13 +218,13 @@ def test_an_hdu_by_number_or_name(several: Path, brackets: str, number: int, tmp
 
 
 @pytest.mark.parametrize("brackets", ["[0]", "[1]", "[9]", "[CAT]", "[SCI,3]", "[1:5,2:3]"])
-def test_an_hdu_that_is_no_image(several: Path, brackets: str) -> None:
+def test_hdu_without_an_image(several: Path, brackets: str) -> None:
     known = r"one of the images 2 \(SCI,1\), 3 \(DQ,1\), 4 \(SCI,2\), 5 \(CUBE,1\), got "
     with pytest.raises(ValueError, match=r"in\.fits: the HDU must be " + known + re.escape(brackets)):
         read_image(f"{several}{brackets}")
 
 
-def test_brackets_of_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_brackets_in_names_of_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"^in\.fits: no such file or folder"):
         find_images("in.fits[1]")

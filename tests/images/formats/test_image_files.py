@@ -40,7 +40,7 @@ def load(path: Path) -> tuple[np.ndarray, dict[Any, Any]]:
 
 class TestRoundTrip:
     @pytest.mark.parametrize("shape", [(1, 1), (1, 1, 3), (7, 5), (5, 8, 3), (1, 9, 3), (9, 1)])
-    def test_png_comes_back_with_equal_pixels(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    def test_png_round_trip_keeps_pixels(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
         array = pixels(*shape)
         tensor, _, format = read_image(save(tmp_path / "a.png", array))
         assert tensor.shape == (1 if len(shape) == 2 else 3, *shape[:2])
@@ -53,7 +53,7 @@ class TestRoundTrip:
             assert image.mode == format.mode
             assert np.array_equal(np.asarray(image), array)
 
-    def test_every_level_is_v_of_255_and_comes_back(self, tmp_path: Path) -> None:
+    def test_every_level_is_v_of_255_and_survives_a_round_trip(self, tmp_path: Path) -> None:
         levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
         tensor, _, format = read_image(save(tmp_path / "a.png", levels))
         assert torch.equal(tensor.flatten(), torch.arange(256, dtype=torch.float32) / 255)
@@ -83,7 +83,7 @@ class TestSizeAndChannels:
             expected = np.asarray(image.resize((size[1], size[0]), Image.Resampling.LANCZOS))
         assert np.array_equal(tensor.permute(1, 2, 0).mul(255).round().numpy(), expected)
 
-    def test_a_thin_image_keeps_a_pixel(self, tmp_path: Path) -> None:
+    def test_thin_image_keeps_at_least_one_pixel(self, tmp_path: Path) -> None:
         assert read_image(save(tmp_path / "a.png", pixels(1, 9)), resize=3).format.size == (1, 3)
 
     @pytest.mark.parametrize(("crop", "rows", "columns"), [(3, (1, 4), (2, 5)), ((5, 8), (0, 5), (0, 8))])
@@ -102,7 +102,7 @@ class TestSizeAndChannels:
         with pytest.raises(ValueError, match=r"crop must be at most the image, 4×8 .*got 8×8"):
             read_image(path, crop=8)
 
-    def test_channels_convert_where_needed(self, tmp_path: Path) -> None:
+    def test_channels_are_converted_if_necessary(self, tmp_path: Path) -> None:
         grey, colour = save(tmp_path / "g.png", pixels(3, 3)), save(tmp_path / "c.png", pixels(3, 3, 3))
         assert read_image(grey, channels="rgb").values.shape == (3, 3, 3)
         assert read_image(grey, channels="rgb").format.mode == "RGB"
@@ -153,9 +153,7 @@ class TestWriting:
             write_pixels(tmp_path / "a.jpg", pixels(2, 2))
 
     @pytest.mark.parametrize("kind", ["png-rgb-8", "bmp-rgb", "tiff-uint8", "npy-uint8", "npz-stored", "webp-lossless"])
-    def test_the_old_file_stays_where_writing_fails(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-    ) -> None:
+    def test_failed_write_keeps_the_old_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
         values, _, format = read_image(build(tmp_path, kind))
         out = tmp_path / f"out{format.suffix}"
         out.write_text("old")
@@ -169,7 +167,7 @@ class TestWriting:
         assert out.read_text() == "old"
         assert len(list(tmp_path.iterdir())) == 2
 
-    def test_a_format_travels_to_other_processes(self, tmp_path: Path) -> None:
+    def test_format_can_be_pickled(self, tmp_path: Path) -> None:
         for kind in KINDS:
             values, _, format = read_image(build(tmp_path, kind, 9, 12), value_range=(-9, 70000))
             again = pickle.loads(pickle.dumps(format))
@@ -179,7 +177,7 @@ class TestWriting:
             assert_same(*(read_raster(tmp_path / f"{name}{format.suffix}") for name in ("one", "two")))
 
 
-def test_tiff_and_its_codecs_are_imported_where_they_are_needed() -> None:
+def test_tiff_and_codecs_are_imported_on_demand() -> None:
     code = "import sys, dop_lightning.images.formats as f; f.read_image(f.find_images('camera')[0]); "
     code += "print(sorted(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -221,7 +219,7 @@ class TestFindImages:
         monkeypatch.setenv("USERPROFILE", str(folder))
         assert find_images([f"{folder}/*.png", "~/b.png", "b.png"]) == [folder / "b.png"]
 
-    def test_samples_are_found_and_files_win(self, folder: Path) -> None:
+    def test_files_take_precedence_over_samples(self, folder: Path) -> None:
         assert sample_names() == ["astronaut", "camera", "chelsea", "coffee", "rocket"]
         found = find_images(["camera", "chelsea"])
         assert found == [sample_folder() / "camera.png", sample_folder() / "chelsea.png"]
@@ -230,7 +228,7 @@ class TestFindImages:
         assert find_images("camera") == [Path("camera")]
 
     @pytest.mark.parametrize("pattern", ["none.png", "*.gif", "*.txt", "camra", "", " "])
-    def test_nothing_found_names_the_pattern_and_the_samples(self, pattern: str) -> None:
+    def test_no_match_reports_the_pattern_and_the_samples(self, pattern: str) -> None:
         with pytest.raises(ValueError, match=rf"{re.escape(pattern)}.*astronaut, camera, chelsea, coffee, rocket"):
             find_images(["b.png", pattern])
 

@@ -77,7 +77,7 @@ class TestThereAndBack:
     @pytest.mark.parametrize(
         "kind", ["png-rgb-16", "tiff-uint16-tiled", "png-palette-8", "npy-uint16", "webp-lossless"]
     )
-    def test_an_image_of_a_size_that_is_usual(self, tmp_path: Path, kind: str) -> None:
+    def test_image_of_usual_size(self, tmp_path: Path, kind: str) -> None:
         path = build(tmp_path, kind, 301, 450)
         assert_same(read_raster(path), read_raster(there_and_back(path)))
 
@@ -138,7 +138,7 @@ class TestWhatIsRead:
     @pytest.mark.parametrize(
         "kind", ["jpeg-grey", "jpeg-rgb", "webp-lossy", "png-grey-8", "png-interlaced-rgb", "bmp-rgb"]
     )
-    def test_8_bits_are_what_pillow_reads_by_255(self, tmp_path: Path, kind: str) -> None:
+    def test_8_bits_equal_pillow_divided_by_255(self, tmp_path: Path, kind: str) -> None:
         path = build(tmp_path, kind)
         values, mask, format = read_image(path)
         with Image.open(path) as image:
@@ -180,31 +180,31 @@ class TestWhatIsRead:
             assert read_image(tmp_path / "a.npy").values.shape == expected
             assert image_shape(tmp_path / "a.npy") == expected
 
-    def test_a_further_sample_is_alpha_where_a_tiff_says_so(self, tmp_path: Path) -> None:
+    def test_extra_sample_is_alpha_if_a_tiff_specifies_it(self, tmp_path: Path) -> None:
         for kind, channels in ((0, 4), (1, 3), (2, 3)):
             tifffile.imwrite(tmp_path / "a.tif", ramp(8, 9, 4), photometric="rgb", extrasamples=(kind,))
             raster = read_raster(tmp_path / "a.tif")
             assert (raster.channels, raster.alpha is None) == (channels, kind == 0)
 
-    def test_white_is_1_in_a_tiff_where_white_is_0(self, tmp_path: Path) -> None:
+    def test_white_is_zero_tiff_is_inverted(self, tmp_path: Path) -> None:
         for dtype, white in ((np.uint8, 255), (bool, True)):
             pixels = np.array([[0, white]], dtype=dtype)
             tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="miniswhite")
             assert read_image(tmp_path / "a.tif").values.tolist() == [[[1, 0]]]
 
-    def test_thumbnails_and_overviews_of_a_tiff_are_passed_over(self, tmp_path: Path) -> None:
+    def test_thumbnails_and_overviews_of_a_tiff_are_skipped(self, tmp_path: Path) -> None:
         with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
             writer.write(np.zeros((8, 9, 3), np.uint8), photometric="rgb", metadata=None)
             writer.write(np.zeros((4, 5, 3), np.uint8), photometric="rgb", metadata=None, subfiletype=1)
             writer.write(np.zeros((8, 9), bool), photometric="minisblack", metadata=None, subfiletype=4)
         assert read_image(tmp_path / "a.tif").values.shape == image_shape(tmp_path / "a.tif") == (3, 8, 9)
 
-    def test_of_a_telephones_jpeg_with_two_pictures_the_first(self, tmp_path: Path) -> None:
+    def test_first_picture_of_a_phone_jpeg_is_used(self, tmp_path: Path) -> None:
         frames = [Image.fromarray(ramp(8, 9, 3)), Image.fromarray(ramp(4, 4, 3))]
         frames[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=frames[1:])
         assert read_image(tmp_path / "a.jpg").values.shape == image_shape(tmp_path / "a.jpg") == (3, 8, 9)
 
-    def test_the_content_decides_not_the_name(self, tmp_path: Path) -> None:
+    def test_content_determines_the_format_not_the_name(self, tmp_path: Path) -> None:
         for kind in ("png-grey-8", "tiff-uint16", "bmp-rgb", "npy-uint8", "webp-lossless"):
             path = build(tmp_path, kind)
             path.rename(tmp_path / "a.jpg")
@@ -213,7 +213,7 @@ class TestWhatIsRead:
 
 class TestMissing:
     @pytest.mark.parametrize("kind", [k for k in KINDS if "alpha" in k and "palette" not in k])
-    def test_where_alpha_is_0(self, tmp_path: Path, kind: str) -> None:
+    def test_alpha_0_is_missing(self, tmp_path: Path, kind: str) -> None:
         path = build(tmp_path, kind)
         values, mask, _ = read_image(path)
         alpha = read_raster(path).alpha
@@ -223,21 +223,21 @@ class TestMissing:
         assert (values[~mask] == 0).all()
 
     @pytest.mark.parametrize("depth", [1, 2, 4, 8])
-    def test_where_a_palette_is_invisible(self, tmp_path: Path, depth: int) -> None:
+    def test_transparent_palette_entries_are_missing(self, tmp_path: Path, depth: int) -> None:
         path = build(tmp_path, f"png-palette-{depth}-alpha")
         mask = read_image(path).mask
         with Image.open(path) as image:
             assert np.array_equal(mask[0].numpy(), np.array(image) != 0)
 
     @pytest.mark.parametrize("kind", ["png-grey-4-key", "png-grey-16-key", "png-rgb-8-key", "png-rgb-16-key"])
-    def test_where_a_png_has_its_transparent_colour(self, tmp_path: Path, kind: str) -> None:
+    def test_transparent_colour_of_a_png_is_missing(self, tmp_path: Path, kind: str) -> None:
         raster = read_raster(build(tmp_path, kind))
         mask = read_image(tmp_path / f"in-{kind}.png").mask
         expected = ~(raster.samples == np.array(raster.key)).all(axis=2)
         assert not expected.all()
         assert np.array_equal(mask.numpy(), np.broadcast_to(expected, mask.shape))
 
-    def test_nan_in_its_channel_alone(self, tmp_path: Path) -> None:
+    def test_nan_is_missing_in_its_channel_only(self, tmp_path: Path) -> None:
         array = ramp(9, 8, 3, np.float32)
         array[2, 3, 1] = np.nan
         np.save(tmp_path / "a.npy", array)
@@ -255,7 +255,7 @@ class TestMissing:
         ("dtype", "text", "value"),
         [("f4", "-3.4028234663852886e+38", np.finfo("f4").min), ("f4", "1e+20", 1e20), ("i2", "-9999", -9999)],
     )
-    def test_what_gdal_declares_missing_stays(self, tmp_path: Path, dtype: str, text: str, value: Any) -> None:
+    def test_nodata_value_of_gdal_is_preserved(self, tmp_path: Path, dtype: str, text: str, value: Any) -> None:
         array = ramp(30, 20, 1, dtype, 900)[..., 0]
         array[4:8, 5:15] = value
         tifffile.imwrite(tmp_path / "a.tif", array, metadata=None, extratags=[(42113, 2, 0, text, True)])
@@ -268,7 +268,7 @@ class TestMissing:
         assert np.array_equal(again == value, array == value)
 
     @pytest.mark.parametrize("text", ["none", "nan", "1e400", "70000", "0.5"])
-    def test_what_no_sample_can_be_is_not_missing(self, tmp_path: Path, text: str) -> None:
+    def test_nodata_value_out_of_range_is_ignored(self, tmp_path: Path, text: str) -> None:
         tifffile.imwrite(tmp_path / "a.tif", ramp(9, 9)[..., 0], metadata=None, extratags=[(42113, 2, 0, text, True)])
         assert read_image(tmp_path / "a.tif").mask is None
 
@@ -288,7 +288,7 @@ class TestRepainting:
         write_image(tmp_path / "b.png", blue, format)
         assert read_raster(tmp_path / "b.png").samples[..., 0].tolist() == [[2, 2, 3, 4]]
 
-    def test_colours_that_a_palette_has_twice_stay_apart(self, tmp_path: Path) -> None:
+    def test_duplicate_palette_colours_stay_distinct(self, tmp_path: Path) -> None:
         table = np.repeat(colours(8), 2, axis=0)
         indices = np.arange(16).reshape(4, 4, 1)
         (tmp_path / "a.png").write_bytes(png(indices, 4, PALETTE, chunk(b"PLTE", table.tobytes())))
@@ -309,7 +309,7 @@ class TestRepainting:
         [("png-grey-16", (0, 65535)), ("png-grey-4", (0, 15)), ("tiff-uint16-12-bits", (0, 4095)),
          ("tiff-bool", (0, 1)), ("npy-int32", (-(2**31), 2**31 - 1)), ("bmp-1", (0, 1)), ("tiff-int8", (-128, 127))],
     )  # fmt: skip
-    def test_samples_are_clipped_to_what_they_can_hold(self, tmp_path: Path, kind: str, expected: Any) -> None:
+    def test_samples_are_clipped_to_their_range(self, tmp_path: Path, kind: str, expected: Any) -> None:
         path = build(tmp_path, kind, 6, 7)
         values, _, format = read_image(path, value_range=(-1e12, 1e12))
         values[:, :, 0], values[:, :, 1] = -3, 3

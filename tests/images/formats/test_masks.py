@@ -43,7 +43,7 @@ class TestForms:
         assert mask.dtype == torch.bool
         assert torch.equal(mask, expected(image))
 
-    def test_nan_and_what_is_below_0_are_not_observed(self, tmp_path: Path, image: LoadedImage) -> None:
+    def test_nan_and_negative_values_are_unobserved(self, tmp_path: Path, image: LoadedImage) -> None:
         for value in (np.nan, -5):
             np.save(tmp_path / "mask.npy", np.where(HOLE, value, 0.01))
             assert torch.equal(read_mask(tmp_path / "mask.npy", image), expected(image))
@@ -59,7 +59,7 @@ class TestForms:
         np.save(tmp_path / "mask.npy", given)
         assert np.array_equal(read_mask(tmp_path / "mask.npy", image).numpy(), given)
 
-    def test_is_upright(self, tmp_path: Path, image: LoadedImage) -> None:
+    def test_mask_is_upright(self, tmp_path: Path, image: LoadedImage) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6
         Image.fromarray(np.rot90(GREY)).save(tmp_path / "mask.png", exif=exif)
@@ -88,7 +88,7 @@ class TestMistakes:
             read_mask(tmp_path / "mask.npy", image)
 
     @pytest.mark.parametrize("value", [0.0, -1.0, np.nan])
-    def test_nothing_observed(self, tmp_path: Path, image: LoadedImage, value: float) -> None:
+    def test_no_observed_entries(self, tmp_path: Path, image: LoadedImage, value: float) -> None:
         np.save(tmp_path / "mask.npy", np.full((16, 24), value))
         with pytest.raises(ValueError, match=r"mask\.npy: the mask must be above 0 where the image is observed"):
             read_mask(tmp_path / "mask.npy", image)

@@ -76,12 +76,12 @@ class TestNumbers:
         refused(path, f"finite, or NaN if missing, got {value} in row 2, column 3; replace it", by_header=False)
 
     @pytest.mark.parametrize("suffix", [".npy", ".tif"])
-    def test_missing_ones_alone(self, tmp_path: Path, suffix: str) -> None:
+    def test_only_missing_values(self, tmp_path: Path, suffix: str) -> None:
         path, array = tmp_path / f"a{suffix}", np.full((4, 5), NAN, np.float32)
         tiff(path, array) if suffix == ".tif" else np.save(path, array)
         refused(path, "at least one observed value", by_header=False)
 
-    def test_invisible_pixels_alone(self, tmp_path: Path) -> None:
+    def test_only_invisible_pixels(self, tmp_path: Path) -> None:
         Image.new("RGBA", (4, 3)).save(tmp_path / "a.png")
         refused(tmp_path / "a.png", "at least one observed value", by_header=False)
         pixels = np.full((6, 6, 4), 255, np.uint8)
@@ -91,7 +91,7 @@ class TestNumbers:
         with pytest.raises(ValueError, match="at least one observed value"):
             read_image(tmp_path / "b.png", crop=3)
 
-    def test_a_spread_that_is_no_number(self, tmp_path: Path) -> None:
+    def test_invalid_spread(self, tmp_path: Path) -> None:
         np.save(tmp_path / "a.npy", np.array([[-1e308, 1e308]] * 5).repeat(9, axis=1))
         refused(tmp_path / "a.npy", "must be finite, got -1e.308 … 1e.308; rescale", by_header=False)
 
@@ -110,7 +110,7 @@ class TestNumbers:
         ],
     )
     @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-    def test_arrays_that_are_no_images(self, tmp_path: Path, array: Any, told: str, suffix: str) -> None:
+    def test_arrays_other_than_images(self, tmp_path: Path, array: Any, told: str, suffix: str) -> None:
         (np.save if suffix == ".npy" else np.savez)(tmp_path / f"a{suffix}", array)
         refused(tmp_path / f"a{suffix}", told)
 
@@ -149,7 +149,7 @@ class TestFrames:
 
 
 class TestNoImages:
-    def test_no_file(self, tmp_path: Path) -> None:
+    def test_missing_file(self, tmp_path: Path) -> None:
         (tmp_path / "empty.png").touch()
         for function in (read_image, image_shape):
             with pytest.raises(FileNotFoundError, match=r"none\.png: no such file"):
@@ -182,11 +182,11 @@ class TestNoImages:
             b"\x93NUMPY\1\0\0\0",
         ],
     )
-    def test_nothing_but_a_start(self, tmp_path: Path, content: bytes) -> None:
+    def test_truncated_after_the_signature(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "a.png").write_bytes(content)
         refused(tmp_path / "a.png", "(damaged or truncated|at least one pixel)", by_header=False)
 
-    def test_an_index_beyond_the_palette(self, tmp_path: Path) -> None:
+    def test_palette_index_out_of_range(self, tmp_path: Path) -> None:
         content = png(np.full((4, 4, 1), 7), 4, PALETTE, chunk(b"PLTE", colours(5).tobytes()))
         (tmp_path / "a.png").write_bytes(content)
         refused(tmp_path / "a.png", "damaged.*pixel index 7 exceeds the palette of 5", by_header=False)
@@ -259,7 +259,7 @@ class TestBombs:
 
 class TestDamage:
     @pytest.mark.parametrize("kind", [k for k in KINDS if k[:4] not in ("webp", "bmp-")])
-    def test_cut_off_anywhere(self, tmp_path: Path, kind: str) -> None:
+    def test_truncated_anywhere(self, tmp_path: Path, kind: str) -> None:
         assert not ImageFile.LOAD_TRUNCATED_IMAGES
         path = build(tmp_path, kind, 20, 21)
         whole = path.read_bytes()
@@ -290,7 +290,7 @@ class TestDamage:
         assert capfd.readouterr() == ("", "")
         assert caplog.records == []  # which would be on standard error without pytest
 
-    def test_odd_tags_are_not_told_to_everybody(
+    def test_odd_tags_give_no_warning(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
     ) -> None:
         path = build(tmp_path, "tiff-uint8")

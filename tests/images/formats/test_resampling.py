@@ -15,7 +15,7 @@ from tests.images.formats.builders import GREY, KINDS, RGB, build, chunk, png, r
 class TestResize:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("size", [(5, 7), (30, 40)])
-    def test_of_every_kind_comes_back_in_its_kind(self, tmp_path: Path, kind: str, size: tuple[int, int]) -> None:
+    def test_every_kind_keeps_its_kind(self, tmp_path: Path, kind: str, size: tuple[int, int]) -> None:
         path = build(tmp_path, kind, 20, 24)
         values, mask, format = read_image(path, resize=size)
         assert values.shape == (format.channels, *size)
@@ -36,7 +36,7 @@ class TestResize:
         if mask is not None:
             assert torch.equal(again.mask, mask)
 
-    def test_of_16_bits_is_that_of_8(self, tmp_path: Path) -> None:
+    def test_16_bits_equal_8_bits(self, tmp_path: Path) -> None:
         eight, sixteen = ramp(20, 30, 3), ramp(20, 30, 3).astype(np.uint16) * 257
         for name, array, bits in (("8.png", eight, 8), ("16.png", sixteen, 16)):
             (tmp_path / name).write_bytes(png(array, bits, RGB))
@@ -83,7 +83,7 @@ class TestResize:
                 assert torch.equal(read_image(tmp_path / f"out{format.suffix}", value_range=(0, 9)).mask, mask)
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-    def test_what_is_hardly_visible_stays_so(self, tmp_path: Path, dtype: Any) -> None:
+    def test_nearly_transparent_pixels_stay_so(self, tmp_path: Path, dtype: Any) -> None:
         alpha = np.full((8, 24), np.iinfo(dtype).max, dtype=dtype)
         alpha[:, 8:16] = 1
         planes = np.dstack([ramp(8, 24, 1, dtype, 200), alpha])
@@ -92,7 +92,7 @@ class TestResize:
         assert mask is None
         assert format.raster.alpha.min() == 1
 
-    def test_of_a_channel_without_any_value(self, tmp_path: Path) -> None:
+    def test_channel_without_values(self, tmp_path: Path) -> None:
         array = ramp(9, 9, 2, np.float32)
         array[..., 1] = np.nan
         np.save(tmp_path / "a.npy", array)
@@ -167,7 +167,7 @@ class TestChannels:
         rounding = 1e-6 * top + (0.5 if dtype[0] in "iu" else 0)
         assert values * top == pytest.approx(array @ np.array([0.299, 0.587, 0.114]), abs=rounding)
 
-    def test_what_is_missing_in_one_channel_is_missing_in_grey(self, tmp_path: Path) -> None:
+    def test_missing_in_one_channel_is_missing_in_grey(self, tmp_path: Path) -> None:
         array = ramp(9, 8, 3, np.float32)
         array[2, 3, 1] = np.nan
         np.save(tmp_path / "a.npy", array)

@@ -16,7 +16,7 @@ from tests.engine.steps.clean_entries.frames import star_field, with_hits
 SKY = Stretch(100.0, 60_000.0, centre=200.0, width=272.0)
 
 
-def test_there_and_back() -> None:
+def test_stretch_is_invertible() -> None:
     values = np.array([-500.0, 100.0, 150.0, 200.0, 250.0, 5000.0, 60_000.0, 1e6])
     shares = forward(values, SKY)
     assert shares[[1, 6]].tolist() == [0, 1]
@@ -25,7 +25,7 @@ def test_there_and_back() -> None:
     assert pickle.loads(pickle.dumps(SKY)).width == SKY.width
 
 
-def test_the_noise_of_light_is_even() -> None:
+def test_stretch_makes_photon_noise_uniform() -> None:
     random = np.random.default_rng(0)
     spread = [
         np.std(forward(random.poisson(v, 20_000) + random.normal(0, 4, 20_000), SKY)) for v in (200, 2000, 20_000)
@@ -33,14 +33,14 @@ def test_the_noise_of_light_is_even() -> None:
     assert max(spread) < 1.3 * min(spread)
 
 
-def test_a_range_holds_the_noise_of_a_sky_without_stars() -> None:
+def test_range_includes_the_noise_of_an_empty_sky() -> None:
     _, y = star_field(stars=0)
     low, high = load_raster(Raster(".npy", y[0, ..., None].numpy())).format.value_range
     assert low < 200 - 3.5 * 17
     assert high > 200 + 3.5 * 17
 
 
-def test_bright_stars_are_stretched_and_come_back_to_the_bit(tmp_path: Path) -> None:
+def test_bright_stars_are_stretched_and_restored_to_the_bit(tmp_path: Path) -> None:
     _, y = star_field(brightest=60_000, width=3.0)
     y, _ = with_hits(y, 0.005, 1000, 30_000)
     np.save(tmp_path / "frame.npy", y[0].numpy())

@@ -32,12 +32,12 @@ class TestFormats:
             (np.full((5, 5), True), 1, (0, 1)),
         ],
     )
-    def test_of_few_bits_are_all_they_can_hold(self, samples: np.ndarray, bits: int, expected: Any) -> None:
+    def test_range_of_few_bits_is_all_their_values(self, samples: np.ndarray, bits: int, expected: Any) -> None:
         assert value_range(raster(samples, bits)) == expected
         assert value_range(raster(np.zeros((5, 5), np.uint8), 2, palette=Palette(colours(4)))) == (0, 255)
 
     @pytest.mark.parametrize("k", range(1, 17))
-    def test_of_16_bits_are_those_of_the_sensor(self, k: int) -> None:
+    def test_range_of_16_bits_is_that_of_the_sensor(self, k: int) -> None:
         for top, expected in ((2**k - 1, max(k, 8)), (2 ** (k - 1), max(k, 8))):
             samples = np.zeros((9, 9), np.uint16)
             samples[2:7, 2:7] = top
@@ -47,7 +47,7 @@ class TestFormats:
     def test_12_bits_with_salt_of_16(self, ratio: float) -> None:
         assert value_range(raster(salted(ramp(90, 70, 3, np.uint16, 4000), ratio, 0, 65535))) == (0, 4095)
 
-    def test_packed_12_bits_hold_no_more(self) -> None:
+    def test_packed_12_bits_have_no_larger_values(self) -> None:
         assert value_range(raster(np.full((9, 9), 4095, np.uint16), 12)) == (0, 4095)
         assert value_range(raster(np.full((9, 9), 300, np.uint16), 12)) == (0, 511)
 
@@ -59,14 +59,14 @@ class TestFloats:
         assert value_range(raster(ramp(20, 20, 3, dtype, 0.6))) == (0, 1)
 
     @pytest.mark.parametrize("top", [0.1, 1.5, 1000.0])
-    def test_elsewhere_are_the_values_with_a_margin(self, top: float) -> None:
+    def test_other_ranges_have_a_margin(self, top: float) -> None:
         samples = salted(ramp(60, 50, 2, np.float64, top) + 3, 0.005, -1e6, 1e6)
         planes = [median_filter(samples[..., k], 5, mode="nearest") for k in range(2)]
         low, high = min(map(np.min, planes)), max(map(np.max, planes))
         margin = 0.1 * (high - low)
         assert value_range(raster(samples)) == pytest.approx((low - margin, high + margin), rel=1e-12)
 
-    def test_not_beyond_what_was_observed(self) -> None:
+    def test_range_is_limited_to_observed_values(self) -> None:
         samples = ramp(60, 50, 1, np.float64, 5)
         assert value_range(raster(samples)) == (samples.min(), samples.max())
 
@@ -78,7 +78,7 @@ class TestFloats:
 
     @pytest.mark.parametrize("value", [0.0, 0.25, -3.0, 1e30, 1e-30])
     @pytest.mark.parametrize("size", [(1, 1), (9, 7)])
-    def test_one_value_alone_is_in_the_middle(self, tmp_path: Any, value: float, size: tuple[int, int]) -> None:
+    def test_single_value_is_in_the_middle(self, tmp_path: Any, value: float, size: tuple[int, int]) -> None:
         width = abs(value) or 1
         samples = np.full(size, value)
         assert value_range(raster(samples)) == pytest.approx((value - width / 2, value + width / 2))
@@ -134,14 +134,14 @@ class TestSaltAndPepper:
 
 
 @pytest.mark.parametrize("share", [0.03, 0.3, 0.9])
-def test_a_white_background_is_no_salt(share: float) -> None:
+def test_white_background_is_not_salt(share: float) -> None:
     samples = ramp(100, 100, 1, np.uint16, 3000)
     samples[: round(100 * share)] = 65535
     assert value_range(raster(samples)) == (0, 65535)
 
 
 class TestGiven:
-    def test_is_taken_in_the_units_of_the_file(self, tmp_path: Any) -> None:
+    def test_is_in_the_units_of_the_file(self, tmp_path: Any) -> None:
         np.save(tmp_path / "a.npy", np.array([[-10.0, 0.0, 30.0]]))
         values, _, format = read_image(tmp_path / "a.npy", value_range=(-10, 10))
         assert values.tolist() == [[[0, 0.5, 2.0]]]
@@ -159,6 +159,6 @@ class TestGiven:
         with pytest.raises(ValueError, match="value_range"):
             read_image(tmp_path / "none.png", value_range=(1, 0))
 
-    def test_values_far_beyond_it_are_finite(self, tmp_path: Any) -> None:
+    def test_values_far_outside_are_finite(self, tmp_path: Any) -> None:
         np.save(tmp_path / "a.npy", np.array([[-1e300, 0.0, 1e300]]))
         assert read_image(tmp_path / "a.npy", value_range=(0, 1)).values.isfinite().all()

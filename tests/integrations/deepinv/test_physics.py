@@ -33,7 +33,7 @@ def images(count: int, size: tuple[int, ...] = SIZE, dtype: torch.dtype = torch.
 
 
 @pytest.mark.parametrize("sensing", WAYS, ids=lambda sensing: sensing.slug)
-def test_it_measures_as_dop_fit_does(sensing: Sensing) -> None:
+def test_measurements_equal_those_of_dop_fit(sensing: Sensing) -> None:
     physics, x = SensingPhysics(sensing, SIZE, seed=4), images(2, dtype=torch.float32)
     y = physics(x)
     for mine, image in zip(y, x, strict=True):
@@ -48,7 +48,7 @@ def test_deepinv_finds_it_linear_and_adjoint(sensing: Sensing) -> None:
     torch.testing.assert_close(physics.A(2 * x), 2 * physics.A(x))
 
 
-def test_both_ways_are_differentiated_by_each_other() -> None:
+def test_forward_and_adjoint_are_each_others_derivative() -> None:
     physics = SensingPhysics(MotionBlur(5, 30), (1, 6, 7))
     x = images(2, (1, 6, 7)).requires_grad_()
     assert torch.autograd.gradcheck(physics.A, (x,))
@@ -57,7 +57,7 @@ def test_both_ways_are_differentiated_by_each_other() -> None:
     assert torch.autograd.gradcheck(physics.A_adjoint, (y,))
 
 
-def test_noise_solvers_and_types_are_those_of_deepinv() -> None:
+def test_noise_solvers_and_dtypes_of_deepinv_are_supported() -> None:
     noisy = SensingPhysics(GaussianBlur(0.4), SIZE, noise_model=deepinv.physics.SaltPepperNoise(0.1, 0.1), max_iter=200)
     x = images(2, dtype=torch.float32).clamp(0.2, 0.8)
     y = noisy(x)

@@ -59,7 +59,7 @@ KINDS = ("identity", "inpainting", "blur", "downsampling", "compressed")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_is_its_images_one_by_one_bit_for_bit(kind: str) -> None:
+def test_batch_equals_single_images_bit_for_bit(kind: str) -> None:
     physics, model = physics_of(kind), RobustReconstructor(**SMALL)
     y = salted(physics.A(pictures()))
     together = model(y, physics)
@@ -78,7 +78,7 @@ def test_the_identity_is_recovered_as_by_recover_image() -> None:
         assert torch.equal(mine, own.image)
 
 
-def test_missing_entries_are_those_that_the_physics_does_not_measure() -> None:
+def test_unmeasured_entries_are_missing() -> None:
     physics, x = physics_of("inpainting"), pictures(1)
     y = salted(physics.A(x)) * (physics.mask != 0)
     found = RobustReconstructor(**SMALL)(y, physics)
@@ -89,7 +89,7 @@ def test_missing_entries_are_those_that_the_physics_does_not_measure() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mask", "kernel"])
-def test_parameters_per_image_are_those_of_the_image(kind: str) -> None:
+def test_parameters_per_image_belong_to_the_image(kind: str) -> None:
     """Masks or kernels B×… of a batch: each image is recovered with its own one, as if it were alone."""
     x = pictures(3)
     if kind == "mask":
@@ -143,7 +143,7 @@ def test_other_value_ranges(kind: str) -> None:
     assert float((other - (2 * usual - 1)).abs().mean()) < 2e-3
 
 
-def test_seeds_types_and_gradients_are_as_asked() -> None:
+def test_seeds_dtypes_and_gradients_are_as_requested() -> None:
     physics = physics_of("blur")
     y = salted(physics.A(pictures(1))).expand(2, -1, -1, -1)
     same = RobustReconstructor(**SMALL)(y, physics)
@@ -194,7 +194,7 @@ class Saturated(torch.nn.Module):
         ),
     ],
 )
-def test_what_is_not_supported_is_refused(make: Any, message: str) -> None:
+def test_unsupported_arguments_are_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -216,7 +216,7 @@ def loader(physics: Any, x: Tensor) -> Any:
     return torch.utils.data.DataLoader(Pairs(x, salted(physics.A(x))), batch_size=2)
 
 
-def test_deepinv_tests_it_as_its_own() -> None:
+def test_passes_deepinv_tests() -> None:
     physics, x = physics_of("blur"), pictures(2)
     data = loader(physics, x)
     generator = deepinv.models.ConvDecoder(img_size=(3, SIDE, SIDE), in_size=(4, 4), channels=8, layers=4)
@@ -234,7 +234,7 @@ def test_deepinv_tests_it_as_its_own() -> None:
     assert found["ours"]["PSNR"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_trainer_tests_it_and_measures_online(tmp_path: Any) -> None:
+def test_works_in_a_deepinv_trainer_with_online_measurements(tmp_path: Any) -> None:
     physics = deepinv.physics.Denoising(noise_model=deepinv.physics.SaltPepperNoise(0.1, 0.1))
     x = pictures(2)
     trainer = deepinv.Trainer(
@@ -253,14 +253,14 @@ def test_a_trainer_tests_it_and_measures_online(tmp_path: Any) -> None:
     assert np.isfinite(found["SSIM"])
 
 
-def test_our_measurements_are_recovered_as_theirs() -> None:
+def test_own_measurements_are_recovered_like_deepinv_ones() -> None:
     """An operator of this package as a physics of deepinv, which the reconstructor wraps again."""
     physics = SensingPhysics(GaussianBlur(1.0), (3, SIDE, SIDE))
     y = salted(physics.A(pictures(2)))
     assert torch.equal(RobustReconstructor(**SMALL)(y, physics)[1:], RobustReconstructor(**SMALL)(y[1:], physics))
 
 
-def test_it_restores_a_photograph_under_outliers() -> None:
+def test_photograph_with_outliers_is_restored() -> None:
     """A quarter of the outliers' error is left at most; the adjoint alone leaves all of it."""
     photograph = read_image(sample_folder() / "astronaut.png").values[None, :, 40:88, 90:138]
     blur = deepinv.physics.Blur(filter=gaussian_blur(sigma=(1.0, 1.0)), padding="circular")

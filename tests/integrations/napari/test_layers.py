@@ -36,7 +36,7 @@ def layer(shape: tuple[int, ...]) -> np.ndarray:
         ((2, 16, 18, 3), True, "slices", -1, (2, 16, 18)),
     ],
 )
-def test_layers_are_those_of_recover_image(
+def test_layers_equal_the_results_of_recover_image(
     shape: tuple[int, ...], rgb: bool, leading: Any, axis: int | None, labels: tuple[int, ...]
 ) -> None:
     data = layer(shape)
@@ -52,7 +52,7 @@ def test_layers_are_those_of_recover_image(
     assert np.array_equal(probability, own.corruption_probability.max(-1) if rgb else own.corruption_probability)
 
 
-def test_alpha_of_a_layer_stays_as_it_is() -> None:
+def test_alpha_of_a_layer_is_kept() -> None:
     data = layer((16, 18, 4))
     (image, _, _), *_ = layers_of(restored(data, True, "slices", OPTIONS), data, "mine", True, {})
     assert image.shape == data.shape
@@ -60,7 +60,7 @@ def test_alpha_of_a_layer_stays_as_it_is() -> None:
     assert np.array_equal(image[..., :3], recover_image(data[..., :3], progress=False, **OPTIONS).image)
 
 
-def test_channels_need_an_axis() -> None:
+def test_channels_require_an_axis() -> None:
     with pytest.raises(ValueError, match="the leading axis must be slices for a layer with 2 axes, got 'channels'"):
         restored(layer((16, 18)), False, "channels", OPTIONS)
 
@@ -83,7 +83,7 @@ def ended(generator: Iterator[Progress]) -> tuple[list[Progress], Finished]:
             return seen, end.value
 
 
-def test_a_worker_says_how_far_it_is_and_gives_the_result() -> None:
+def test_worker_reports_progress_and_returns_the_result() -> None:
     data, job = layer((16, 18)), Job()
     _, finished = ended(work(job, lambda: restored(data, False, "slices", OPTIONS)))
     assert finished.error == ""
@@ -100,7 +100,7 @@ def test_an_error_is_one_line() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:interrupted after:RuntimeWarning")
-def test_a_cancelled_job_keeps_what_is_recovered() -> None:
+def test_cancelled_job_keeps_the_current_result() -> None:
     class AfterTen(Job):
         def advance(self, done: int, scores: Any) -> None:
             super().advance(done, scores)
@@ -113,7 +113,7 @@ def test_a_cancelled_job_keeps_what_is_recovered() -> None:
     assert 10 <= finished.recovery.iterations < 100_000
 
 
-def test_a_job_cancelled_before_its_start_gives_nothing() -> None:
+def test_job_cancelled_before_its_start_has_no_result() -> None:
     job = Job()
     job.cancel()
     _, finished = ended(work(job, lambda: restored(layer((16, 18)), False, "slices", OPTIONS)))
@@ -121,7 +121,7 @@ def test_a_job_cancelled_before_its_start_gives_nothing() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:interrupted after:RuntimeWarning")
-def test_a_worker_that_is_left_stops() -> None:
+def test_abandoned_worker_stops() -> None:
     job, many = Job(), {**OPTIONS, "iterations": 100_000}
     generator = work(job, lambda: restored(layer((40, 40)), False, "slices", many))
     next(generator)

@@ -68,7 +68,7 @@ def test_results_are_displayed_once() -> None:
     assert "sk-container" in pca[0].data["text/html"]  # scikit-learn's own
 
 
-def test_the_work_is_shown_live() -> None:
+def test_progress_is_shown_live() -> None:
     """The widget is displayed once; its state at the end has the bar, a text and the last picture."""
     cell = DAMAGED + "recovery = recover_image(damaged, preset='quick', width=4, iterations=60)"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell), nbformat.v4.new_code_cell(RESULT)])

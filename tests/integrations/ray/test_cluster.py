@@ -62,7 +62,7 @@ def with_group(number: int) -> None:
         return
 
 
-def test_each_point_has_the_gpus_and_threads_that_were_asked_for(tmp_path: Path, address: str) -> None:
+def test_each_point_has_the_requested_gpus_and_threads(tmp_path: Path, address: str) -> None:
     write_config(tmp_path, seeds=1, images="camera")
     (tmp_path / "witness.py").write_text(WITNESS)
     sweep = ["sweep", "--config", "config.yaml", "--axis", "model.alpha=20,30,40", "--out", "out"]

@@ -66,7 +66,7 @@ def test_12_problems_are_recovered_though_a_worker_is_killed_twice(folder: Path)
     assert "num_nodes: 1" in (folder / "killed" / "config.yaml").read_text()
 
 
-def test_a_run_that_was_begun_with_ray_goes_on_without_it(folder: Path) -> None:
+def test_run_started_with_ray_resumes_without_it(folder: Path) -> None:
     driver = start(*fit("begun", "--cluster", "ray"), folder=folder)
     until(lambda: at_work(folder, "begun"), driver)
     driver.send_signal(signal.SIGTERM)
@@ -76,7 +76,7 @@ def test_a_run_that_was_begun_with_ray_goes_on_without_it(folder: Path) -> None:
     assert_equal(folder / "one", folder / "begun", 12)
 
 
-def test_a_run_that_was_begun_without_ray_goes_on_with_it(folder: Path) -> None:
+def test_run_started_without_ray_resumes_with_it(folder: Path) -> None:
     process = start(*fit("other"), folder=folder)
     until(lambda: has_begun(folder / "other"), process)
     process.send_signal(signal.SIGTERM)
@@ -85,7 +85,7 @@ def test_a_run_that_was_begun_without_ray_goes_on_with_it(folder: Path) -> None:
     assert_equal(folder / "one", folder / "other", 12)
 
 
-def test_a_batch_that_kills_two_processes_is_left_and_reported(folder: Path) -> None:
+def test_batch_that_kills_two_processes_is_skipped_and_reported(folder: Path) -> None:
     (folder / "killer.py").write_text(KILLER)
     few = ["--data.seeds", "1", "--trainer.callbacks+", "killer.Killer"]
     said = end(start(*fit("left", *few, "--cluster", "ray"), folder=folder), 1)
@@ -106,7 +106,7 @@ def test_a_batch_that_kills_two_processes_is_left_and_reported(folder: Path) -> 
         (["--cpus", "4000"], "cpus must be at most "),
     ],
 )
-def test_a_cluster_that_is_not_there_is_one_line(folder: Path, options: list[str], text: str) -> None:
+def test_missing_cluster_is_one_line(folder: Path, options: list[str], text: str) -> None:
     said = end(start(*fit("none", "--cluster", "ray", *options), folder=folder), 2)
     (line,) = said.splitlines()
     assert line.startswith(f"dop fit: error: {text}")

@@ -75,6 +75,6 @@ def test_a_ray_job() -> None:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
 
 
-def test_the_version_of_ray_is_the_one_that_is_tested() -> None:
+def test_version_of_ray_is_the_tested_one() -> None:
     pins = (DOCS.parent / "constraints.txt").read_text(encoding="utf-8")
     assert f"ray=={OBJECTS['dop-ray']['spec']['rayClusterSpec']['rayVersion']}\n" in pins

@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_points_are_those_of_this_machine(folder: Path) -> None:
+def test_points_equal_those_of_this_machine(folder: Path) -> None:
     end(start(*SWEEP, "local", folder=folder))
     said = end(start(*SWEEP, "ray", "--cluster", "ray", folder=folder))
     assert sorted(said.splitlines()) == ["alpha-20: finished", "alpha-40: finished"]
@@ -51,12 +51,12 @@ def killing(deaths: int) -> list[str]:
     return ["--cluster", "ray", "--jobs", "1", "--trainer.callbacks", callback]
 
 
-def test_a_point_goes_on_in_another_worker(folder: Path) -> None:
+def test_point_resumes_in_another_worker(folder: Path) -> None:
     said = end(start(*SWEEP, "once", *killing(1), folder=folder))
     assert said.count("died with its Ray worker process; started again") == 1
 
 
-def test_a_point_is_left_after_the_second_death(folder: Path) -> None:
+def test_point_is_skipped_after_the_second_death(folder: Path) -> None:
     said = end(start(*SWEEP, "twice", *killing(2), folder=folder), 1)
     assert "alpha-20: two processes died while they worked on it, the last one died with its Ray worker" in said
     assert "alpha-40: finished" in said

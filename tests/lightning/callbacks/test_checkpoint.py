@@ -53,7 +53,7 @@ class Disk:
         self.save(*args, **kwargs)
 
 
-def test_a_folder_with_a_file_a_batch_and_the_one_before(tmp_path: Path) -> None:
+def test_folder_has_a_current_and_a_previous_file_per_batch(tmp_path: Path) -> None:
     path = tmp_path / "run" / "last.ckpt"
     save(1, path)
     assert files(path) == ["batch-0000.pt", "batch-0001.pt"]
@@ -67,7 +67,7 @@ def test_a_folder_with_a_file_a_batch_and_the_one_before(tmp_path: Path) -> None
     assert values(path) == {"a": 2, "b": 2, "noise-0.1-seed0": 2}
 
 
-def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
+def test_unchanged_batches_are_not_rewritten(tmp_path: Path) -> None:
     path, io = tmp_path / "last.ckpt", FolderCheckpointIO()
     io.save_checkpoint(content(1), path)
     before = (path / "batch-0001.pt").stat().st_mtime_ns
@@ -87,7 +87,7 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
     assert values(path, FolderCheckpointIO(only=lambda: {"batch-0001"})) == {"noise-0.1-seed0": 2}
 
 
-def test_of_two_batches_with_the_same_problem_the_later_counts(tmp_path: Path) -> None:
+def test_later_batch_with_the_same_problem_is_used(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     save(5, path)
     FolderCheckpointIO().save_checkpoint({"batches": {"batch-0002": {"a": entry(4)}}}, path)
@@ -95,7 +95,7 @@ def test_of_two_batches_with_the_same_problem_the_later_counts(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("fails_at", [0, 1])
-def test_a_failing_write_leaves_the_old_one(fails_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_keeps_the_old_file(fails_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, io = tmp_path / "last.ckpt", FolderCheckpointIO()
     io.save_checkpoint(content(1), path)
     with monkeypatch.context() as patch:
@@ -136,7 +136,7 @@ def test_a_crash_between_any_two_renames_leaves_whole_batches(
     assert not [name for name in files(path) if not name.endswith(".pt")]
 
 
-def test_what_a_crash_left_is_no_hindrance(tmp_path: Path) -> None:
+def test_leftovers_of_a_crash_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / LAST
     path.mkdir(parents=True)
     (path / "batch-0000.new").write_bytes(b"half of")
@@ -145,7 +145,7 @@ def test_what_a_crash_left_is_no_hindrance(tmp_path: Path) -> None:
     assert set(values(path).values()) == {1}
 
 
-def test_a_run_goes_on_from_the_one_before(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_run_resumes_from_the_previous_file(fit, matrix_method, matrices, tmp_path: Path) -> None:
     fit(tmp_path, matrix_method(), matrices(), 200)
     part = fit(tmp_path, matrix_method(), matrices(), 300, resume=True)
     (part.checkpoint / "batch-0000.pt").unlink()
@@ -153,7 +153,7 @@ def test_a_run_goes_on_from_the_one_before(fit, matrix_method, matrices, tmp_pat
     run.assert_equals(fit(tmp_path / "once", matrix_method(), matrices(), 400))
 
 
-def test_a_file_cut_at_any_of_100_places_is_refused_by_name_and_the_one_before_used(tmp_path: Path, capsys) -> None:
+def test_truncated_file_is_refused_and_the_previous_one_used(tmp_path: Path, capsys) -> None:
     path = tmp_path / "last.ckpt"
     save(1, path)
     save(2, path)
@@ -167,7 +167,7 @@ def test_a_file_cut_at_any_of_100_places_is_refused_by_name_and_the_one_before_u
         assert re.fullmatch(f"{re.escape(str(damaged))}: damaged.*: resuming from the previous file\n", said)
 
 
-def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path, capsys) -> None:
+def test_flipped_bit_is_detected_or_harmless(tmp_path: Path, capsys) -> None:
     path, draws, noticed = tmp_path / "last.ckpt", random.Random(0), 0
     save(1, path)
     save(2, path)
@@ -184,7 +184,7 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path, capsys) -> 
 
 
 @pytest.mark.parametrize("key", ["run", "time", "problems", "evaluated"])
-def test_a_file_that_lacks_a_key_is_refused_by_name(key: str, tmp_path: Path, capsys) -> None:
+def test_file_without_a_key_is_refused(key: str, tmp_path: Path, capsys) -> None:
     path = tmp_path / "last.ckpt"
     save(1, path)
     save(2, path)
@@ -213,7 +213,7 @@ def test_callbacks_are_read_from_either_of_two_files(tmp_path: Path, capsys) -> 
         FolderCheckpointIO().load_checkpoint(path)
 
 
-def test_a_damaged_file_does_not_take_the_place_of_the_good_one(tmp_path: Path) -> None:
+def test_damaged_file_does_not_replace_the_good_one(tmp_path: Path) -> None:
     path, io = tmp_path / "last.ckpt", FolderCheckpointIO()
     save(1, path)
     save(2, path)
@@ -224,7 +224,7 @@ def test_a_damaged_file_does_not_take_the_place_of_the_good_one(tmp_path: Path) 
     assert values(path) == {"a": 1, "b": 1, "noise-0.1-seed0": 3}
 
 
-def test_where_no_file_is_good_both_are_named(tmp_path: Path) -> None:
+def test_two_damaged_files_are_both_reported(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     save(1, path)
     (path / "batch-0001.pt").write_bytes(b"")
@@ -242,7 +242,7 @@ def test_where_no_file_is_good_both_are_named(tmp_path: Path) -> None:
         values(path)
 
 
-def test_a_file_of_another_run_is_refused_and_the_one_before_used(tmp_path: Path, capsys) -> None:
+def test_file_of_another_run_is_refused_and_the_previous_one_used(tmp_path: Path, capsys) -> None:
     path = tmp_path / "last.ckpt"
     for value, mark in ((1, "mine"), (2, "theirs")):
         FolderCheckpointIO(mark).save_checkpoint(content(value), path)
@@ -258,7 +258,7 @@ class Stranger:
 
 
 @pytest.mark.parametrize("foreign", [{"x": Stranger()}, {"state_dict": {}}, torch.zeros(3)])
-def test_nothing_but_our_own_plain_values_is_loaded(foreign: object, tmp_path: Path) -> None:
+def test_only_plain_values_are_loaded(foreign: object, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     save(1, path)
     torch.save(foreign, path / "batch-0000.pt")
@@ -274,7 +274,7 @@ def test_a_checkpoint_of_a_run_is_plain(fit, image_method, images, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["nothing", "file", "folder"])
-def test_another_thing_is_no_checkpoint(kind: str, tmp_path: Path) -> None:
+def test_other_objects_are_not_checkpoints(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     if kind == "file":
         torch.save({}, path)
@@ -311,7 +311,7 @@ def test_saves_every_few_minutes_and_at_the_end(
     assert callback.saved == saved
 
 
-def test_a_checkpoint_taken_on_the_way_is_as_good(make_trainer, fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_intermediate_checkpoint_is_equivalent(make_trainer, fit, matrix_method, matrices, tmp_path: Path) -> None:
     """A crash, unlike an interrupt, leaves the last checkpoint and nothing later."""
 
     class Crash(CheckpointFolder):

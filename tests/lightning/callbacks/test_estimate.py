@@ -11,7 +11,7 @@ from dop_lightning.lightning.module import DoubleOverparameterization
 
 
 @pytest.mark.parametrize(("tile", "said"), [(24, ["The remaining parts will take about 3 minutes"]), (None, [])])
-def test_the_first_part_tells_how_long_the_others_take(
+def test_first_part_predicts_the_duration_of_others(
     tile: int | None, said: list[str], fit, images, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A minute for each of three that wait."""

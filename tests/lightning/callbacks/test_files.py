@@ -110,7 +110,7 @@ def test_files_of_an_image(fit, image_method, images, tmp_path: Path) -> None:
             assert (picture.mode, picture.size) == ("L", (16, 16))
 
 
-def test_the_histogram_counts_the_observed_entries_of_what_was_found(tmp_path: Path) -> None:
+def test_histogram_counts_observed_entries_of_the_corruption(tmp_path: Path) -> None:
     mask = torch.tensor([[True, True], [True, False]])
     true = torch.tensor([[0.0, 4.0], [0.0, 0.0]])
     problem = Problem("p", torch.ones(2, 2), mask=mask, true_corruption=true)
@@ -140,7 +140,7 @@ def test_the_probability_is_written_as_numbers_and_as_a_picture(tmp_path: Path) 
         assert np.array_equal(np.asarray(picture), (255 * p.max(axis=0)).round())
 
 
-def test_a_probability_of_an_earlier_state_does_not_stay(tmp_path: Path) -> None:
+def test_outdated_probability_is_removed(tmp_path: Path) -> None:
     RecoveredFiles.write_recovery(tmp_path / "p", with_probability(tmp_path))
     RecoveredFiles.write_recovery(tmp_path / "p", outcome(tmp_path))
     assert not list((tmp_path / "p").glob("corruption_probability*"))
@@ -169,7 +169,7 @@ def test_the_probability_survives_a_stop_to_the_bit(
     assert after == [(tmp_path / "once" / folder.name / name).read_bytes() for name in names]
 
 
-def test_without_a_corruption_there_is_no_histogram(tmp_path: Path) -> None:
+def test_no_histogram_without_a_corruption(tmp_path: Path) -> None:
     RecoveredFiles.write_recovery(tmp_path / "p", outcome(tmp_path))
     assert not (tmp_path / "p" / HISTOGRAM).exists()
 
@@ -192,7 +192,7 @@ def outcome(tmp_path: Path, **scores: float) -> Outcome:
     )
 
 
-def test_what_is_not_a_finite_number_is_left_out(tmp_path: Path) -> None:
+def test_nonfinite_scores_are_omitted(tmp_path: Path) -> None:
     of_problem = outcome(tmp_path, loss=math.inf, psnr=math.nan, ssim=-math.inf, corruption_density=0.25)
     write_result(tmp_path, of_problem, {"best_psnr": math.inf, "best_iteration": 4}, {"device": "cpu"})
     result = strict_json(tmp_path / "result.json")
@@ -200,7 +200,7 @@ def test_what_is_not_a_finite_number_is_left_out(tmp_path: Path) -> None:
     assert result["alpha"] is None
 
 
-def test_nothing_is_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_never_partial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "photo"
     RecoveredFiles.write_recovery(folder, outcome(tmp_path))
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -214,7 +214,7 @@ def test_nothing_is_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_the_result_comes_last(fit, matrix_method, matrices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_is_written_last(fit, matrix_method, matrices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it exists, so do the others: readers may rely on it."""
 
     def fail(*args: Any, **kwargs: Any) -> None:
@@ -226,7 +226,7 @@ def test_the_result_comes_last(fit, matrix_method, matrices, tmp_path: Path, mon
     assert list(tmp_path.rglob("result.json")) == []
 
 
-def test_a_result_of_a_longer_run_takes_the_place_of_the_earlier(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_result_of_a_longer_run_replaces_the_earlier(fit, matrix_method, matrices, tmp_path: Path) -> None:
     fit(tmp_path, matrix_method(), matrices(), 100)
     run = fit(tmp_path, matrix_method(), matrices(), 200, resume=True)
     assert run.iterations == [200] * 3
@@ -239,7 +239,7 @@ def flip(file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["result.json", "recovered.npy", "recovered.png", "histogram.csv"])
-def test_damaged_files_are_named_and_written_anew(
+def test_damaged_files_are_reported_and_rewritten(
     name: str, fit, matrix_method, matrices, tmp_path: Path, capsys
 ) -> None:
     fit(tmp_path, matrix_method(), matrices(), 100)
@@ -268,9 +268,7 @@ def test_a_prediction_updates_the_checksums_of_the_files_that_it_writes(fit, mat
     assert not find_damage(tmp_path, folder.name)
 
 
-def test_damaged_files_of_tiles_and_of_their_image_are_written_anew(
-    fit, image_method, images, tmp_path, capsys
-) -> None:
+def test_damaged_files_of_tiles_and_their_image_are_rewritten(fit, image_method, images, tmp_path, capsys) -> None:
     data = partial(images, images="chelsea", resize=24, tile=16)
     fit(tmp_path, image_method(), data(), 10)
     whole = next(file for file in tmp_path.glob("*/recovered.png"))

@@ -28,7 +28,7 @@ class Watch(pl.Callback):
 NAMES = [f"n12-r1-gross-outliers-0.1-seed{seed}" for seed in range(3)]
 
 
-def test_a_sign_says_how_far_the_problems_are(
+def test_heartbeat_contains_the_progress_of_problems(
     fit, matrix_method, matrices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_TIME_DIVISOR", 0)
@@ -45,14 +45,14 @@ def test_a_sign_says_how_far_the_problems_are(
     assert (end.end, end.at_work, end.iteration, end.reason) == ("finished", {}, 300, "")
 
 
-def test_signs_come_once_in_a_while(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_heartbeats_are_periodic(fit, matrix_method, matrices, tmp_path: Path) -> None:
     watch = Watch()
     fit(tmp_path, matrix_method(), matrices(), 300, ProcessHeartbeat(1000), watch)
     assert {sign.iteration for sign in watch.signs} == {0}  # that of the start
     assert read_heartbeats(tmp_path)[0].end == "finished"
 
 
-def test_a_sign_that_takes_long_comes_less_often(
+def test_slow_heartbeats_are_less_frequent(
     fit, matrix_method, matrices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -77,7 +77,7 @@ def test_a_sign_that_takes_long_comes_less_often(
     assert watch.signs[-1].pause == 200  # as often as a second is half a percent of the time
 
 
-def test_a_stop_is_told(fit, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
+def test_stop_is_recorded(fit, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
     fit(tmp_path, matrix_method(), matrices(), 300, ProcessHeartbeat(), stop_at(100, signal.SIGTERM))
     (end,) = read_heartbeats(tmp_path)
     assert (end.end, end.reason, end.at_work) == ("stopped", "SIGTERM", dict.fromkeys(NAMES, 100))
@@ -91,7 +91,7 @@ def test_a_stop_is_told(fit, matrix_method, matrices, stop_at, tmp_path: Path) -
         (KeyboardInterrupt(), "stopped", "Ctrl-C"),
     ],
 )
-def test_an_error_is_told(
+def test_error_is_recorded(
     error: BaseException, end: str, reason: str, fit, matrix_method, matrices, tmp_path: Path
 ) -> None:
     def fail(_: int) -> None:
@@ -103,7 +103,7 @@ def test_an_error_is_told(
     assert (sign.end, sign.reason, sign.at_work) == (end, reason, dict.fromkeys(NAMES, 100))
 
 
-def test_who_has_not_begun_leaves_no_sign(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_process_that_has_not_started_writes_no_heartbeat(fit, matrix_method, matrices, tmp_path: Path) -> None:
     """The file may be that of the process because of which this one was refused."""
 
     class Refuses(pl.Callback):
@@ -124,7 +124,7 @@ def test_files_of_more_processes_are_removed(fit, matrix_method, matrices, tmp_p
     assert [sign.host == "elsewhere" for sign in read_heartbeats(tmp_path)] == [False]
 
 
-def test_a_run_goes_on_where_no_sign_can_be_written(
+def test_run_continues_if_heartbeats_cannot_be_written(
     fit, matrix_method, matrices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

@@ -36,7 +36,7 @@ def test_a_signal_ends_the_run_after_the_block(
     assert "Stopping: saving the current state" in capsys.readouterr().err
 
 
-def test_signals_are_given_back(fit, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
+def test_signal_handlers_are_restored(fit, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
     before = handlers()
     fit(tmp_path / "a", matrix_method(), matrices(), 200)
     assert handlers() == before
@@ -44,7 +44,7 @@ def test_signals_are_given_back(fit, matrix_method, matrices, stop_at, tmp_path:
     assert handlers() == before
 
 
-def test_signals_are_given_back_after_an_error(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_signal_handlers_are_restored_after_an_error(fit, matrix_method, matrices, tmp_path: Path) -> None:
     class Fails(pl.Callback):
         def on_train_batch_end(self, *args: Any) -> None:
             raise RuntimeError("a mistake elsewhere")
@@ -66,7 +66,7 @@ def test_a_second_signal_acts_at_once(fit, matrix_method, matrices, tmp_path: Pa
         fit(tmp_path, matrix_method(), matrices(), 1000, Impatient())
 
 
-def test_a_run_that_goes_on_was_stopped_by_nobody(fit, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
+def test_continued_run_has_no_stop_signal(fit, matrix_method, matrices, stop_at, tmp_path: Path) -> None:
     module = matrix_method()
     fit(tmp_path, module, matrices(), 1000, stop_at(300, signal.SIGINT))
     run = fit(tmp_path, module, matrices(), 1000, stop_at(600, signal.SIGTERM))
@@ -76,11 +76,11 @@ def test_a_run_that_goes_on_was_stopped_by_nobody(fit, matrix_method, matrices, 
     assert module.stopped_by == ""
 
 
-def test_an_undisturbed_run_was_stopped_by_nobody(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_undisturbed_run_has_no_stop_signal(fit, matrix_method, matrices, tmp_path: Path) -> None:
     assert fit(tmp_path, matrix_method(), matrices(), 100).module.stopped_by == ""
 
 
-def test_a_run_in_another_thread_goes_without_signals(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_run_in_another_thread_installs_no_handlers(fit, matrix_method, matrices, tmp_path: Path) -> None:
     before = handlers()
     runs: list[Any] = []
     thread = threading.Thread(target=lambda: runs.append(fit(tmp_path, matrix_method(), matrices(), 100)))
@@ -139,7 +139,7 @@ class Cut(GradientDescent):
         return loss
 
 
-def test_a_block_is_cut_and_repeated_with_the_same_bits(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_interrupted_block_is_repeated_with_the_same_bits(fit, matrix_method, matrices, tmp_path: Path) -> None:
     cut = fit(tmp_path / "cut", matrix_method(steps=Cut()), matrices(), 400)
     assert cut.module.stopped_by == "SIGINT"
     assert cut.iterations == [200] * 3

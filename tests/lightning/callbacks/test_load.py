@@ -32,7 +32,7 @@ def test_load_is_never_negative() -> None:
     assert load.measure() >= 0
 
 
-def test_a_little_is_not_worth_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_load_is_not_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.psutil, "cpu_count", lambda: 4)
     assert describe(module.MIN_BUSY_CORES / 2) == ""
     assert describe(1.52) == "slower than expected: other processes use 1.5 of 4 cores"

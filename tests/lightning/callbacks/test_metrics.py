@@ -15,7 +15,7 @@ from dop_lightning.problems.scoring import CURVES
 from tests.lightning.callbacks.builders import look_at
 
 
-def test_every_problem_has_a_row_a_tag_at_each_evaluation(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_every_problem_has_one_row_per_tag_at_each_evaluation(fit, matrix_method, matrices, tmp_path: Path) -> None:
     run = fit(tmp_path, matrix_method(block=70), matrices(seeds=2), 450)
     with (tmp_path / "metrics.csv").open(newline="", encoding="utf-8") as file:
         assert next(csv.reader(file)) == ["problem", "iteration", "tag", "value"]
@@ -33,7 +33,7 @@ def test_images_have_all_tags(fit, image_method, images, tmp_path: Path) -> None
     assert {tag for _, _, tag, _ in run.metrics} == set(CURVES)
 
 
-def test_a_resumed_run_cuts_off_what_came_after_the_checkpoint(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_resumed_run_truncates_rows_after_the_checkpoint(fit, matrix_method, matrices, tmp_path: Path) -> None:
     run = fit(tmp_path, matrix_method(), matrices(), 400)
     until_400 = run.metrics
     name = next(iter(run.table))
@@ -46,7 +46,7 @@ def test_a_resumed_run_cuts_off_what_came_after_the_checkpoint(fit, matrix_metho
     assert resumed.metrics == at_once.metrics
 
 
-def test_a_new_run_begins_a_new_file(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_new_run_starts_a_new_file(fit, matrix_method, matrices, tmp_path: Path) -> None:
     first = fit(tmp_path, matrix_method(), matrices(), 400).metrics
     assert fit(tmp_path, matrix_method(), matrices(), 400).metrics == first
 
@@ -86,7 +86,7 @@ def test_best_of_a_matrix_is_the_least_error(show) -> None:
     assert metrics.problem_state("a") == {"least_error": -0.2, "best_iteration": 20}
 
 
-def test_an_odd_last_evaluation_counts_for_this_run_alone(show) -> None:
+def test_last_evaluation_off_the_grid_counts_for_this_run_only(show) -> None:
     metrics = RecoveryMetrics()
     show(metrics, "psnr", {10: 20.0, 20: 19.0, 27: 25.0})
     assert metrics.best("a", 27, {"psnr": 25.0}) == {"best_psnr": 25.0, "best_iteration": 27}
@@ -96,14 +96,14 @@ def test_an_odd_last_evaluation_counts_for_this_run_alone(show) -> None:
     assert longer.best("a", 40, {"psnr": 20.0}) == {"best_psnr": 21.0, "best_iteration": 30}
 
 
-def test_without_truth_there_is_no_best(fit, image_method, images, tmp_path: Path) -> None:
+def test_no_best_without_truth(fit, image_method, images, tmp_path: Path) -> None:
     run = fit(tmp_path, image_method(evaluate_every=5), images(noise=None), 10)
     (row,) = run.table.values()
     assert {tag for _, _, tag, _ in run.metrics} == {"loss", "corruption_density"}
     assert row["best_psnr"] == row["best_iteration"] == row["psnr"] == ""
 
 
-def test_best_is_remembered_problem_by_problem() -> None:
+def test_best_is_stored_per_problem() -> None:
     metrics = RecoveryMetrics()
     metrics.load_problem_state("a", {"best_psnr": 30.0, "best_iteration": 5})
     metrics.load_problem_state("b", {"least_error": -0.1, "best_iteration": 7})

@@ -84,7 +84,7 @@ def test_a_validation_outside_of_fit_is_not_reported() -> None:
     assert trial.reports == []
 
 
-def test_a_pruned_trial_stops_the_run_and_says_where() -> None:
+def test_pruned_trial_stops_the_run_and_reports_the_iteration() -> None:
     pruning, trainer = make(Trial(prune_at=200)), make_trainer(100, psnr=20.0)
     pruning.on_train_epoch_end(trainer, MODULE)
     assert not trainer.should_stop
@@ -96,7 +96,7 @@ def test_a_pruned_trial_stops_the_run_and_says_where() -> None:
 
 
 @pytest.mark.parametrize("monitor", ["psrn", "quality"])
-def test_an_unknown_monitor_is_refused_with_the_known_ones(monitor: str) -> None:
+def test_unknown_monitor_is_refused_with_a_list(monitor: str) -> None:
     pruning, trainer = make(Trial(), monitor), make_trainer(psnr=20.0, ssim=0.5, loss=1.0)
     meant = r"; did you mean 'psnr'\?" if monitor == "psrn" else ""
     message = rf"^monitor must be one of loss, psnr, ssim, got '{monitor}'{meant}$"

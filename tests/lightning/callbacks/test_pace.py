@@ -21,7 +21,7 @@ def advance(pace: Pace, state: Any, iterations: int, now: float) -> None:
     pace.note(state, iterations, now)
 
 
-def test_before_anything_is_measured_the_expectation_counts() -> None:
+def test_expectation_is_used_before_any_measurement() -> None:
     states = [batch(), batch(50)]
     assert Pace(20, states, None, 0.0).seconds_left is None
     assert Pace(20, states, 0.01, 0.0).seconds_left == pytest.approx(20 * 150 * 0.01)
@@ -36,7 +36,7 @@ def test_a_steady_speed_is_found() -> None:
     assert pace.seconds_left == pytest.approx(10)
 
 
-def test_what_precedes_all_iterations_is_expected_of_batches_that_wait() -> None:
+def test_setup_time_is_expected_of_waiting_batches() -> None:
     """1 s before the first of 10 iterations, which take 0.1 s each, as expected: 3 s for each of four batches."""
     states = [batch() for _ in range(4)]
     pace = Pace(20, states, 0.001, 0.0)
@@ -77,7 +77,7 @@ def test_problems_that_end_early_take_no_time() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "slow"), [(1.0, False), (1.4, False), (2.0, True)])
-def test_slow_is_relative_to_what_was_expected(seconds: float, slow: bool) -> None:
+def test_slow_is_relative_to_the_expectation(seconds: float, slow: bool) -> None:
     state = batch()
     pace = Pace(1000, [state], 0.001, 0.0)
     for k in range(1, 20):
@@ -85,7 +85,7 @@ def test_slow_is_relative_to_what_was_expected(seconds: float, slow: bool) -> No
     assert pace.is_slow is slow
 
 
-def test_nothing_is_called_slow_at_once() -> None:
+def test_slowness_needs_several_measurements() -> None:
     state = batch()
     pace = Pace(1000, [state], 1e-9, 0.0)
     advance(pace, state, 10, 0.5)

@@ -37,7 +37,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> Callable[[], PreviewFile]:
     return lambda: PreviewFile(1e-9)
 
 
-def test_it_follows_an_image(fit, image_method, images, tmp_path: Path, capsys, always) -> None:
+def test_preview_follows_an_image(fit, image_method, images, tmp_path: Path, capsys, always) -> None:
     watch = Watch()
     run = fit(tmp_path, image_method(), images(), 50, always(), watch)
     assert watch.seen[0].shape == (16, 16)
@@ -49,7 +49,7 @@ def test_it_follows_an_image(fit, image_method, images, tmp_path: Path, capsys, 
     assert not (tmp_path / name / "preview.png").exists()  # recovered.png has taken its place
 
 
-def test_it_shows_what_would_be_returned(fit, image_method, images, stop_at, tmp_path: Path, always) -> None:
+def test_preview_shows_the_current_result(fit, image_method, images, stop_at, tmp_path: Path, always) -> None:
     watch = Watch()
     run = fit(tmp_path, image_method(), images(), 50, always(), watch, stop_at(20))
     (name,) = run.table
@@ -74,14 +74,14 @@ def test_tiles_appear_one_after_the_other(fit, image_method, images, tmp_path: P
     assert not (tmp_path / name / "preview.png").exists()
 
 
-def test_it_changes_no_result(fit, image_method, images, tmp_path: Path, always) -> None:
+def test_preview_does_not_change_results(fit, image_method, images, tmp_path: Path, always) -> None:
     data = {"noise": None, "resize": 40, "tile": 24}
     with_it = fit(tmp_path / "with", image_method(), images(**data), 30, always())
     without = fit(tmp_path / "without", image_method(), images(**data), 30)
     with_it.assert_equals(without)
 
 
-def test_it_takes_little_time(fit, image_method, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preview_takes_little_time(fit, image_method, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds pass only in evaluations, of which the first is free; later ones would take more than their share."""
     now = [0.0]
 
@@ -89,7 +89,7 @@ def test_it_takes_little_time(fit, image_method, images, tmp_path: Path, monkeyp
         perf_counter = staticmethod(lambda: now[0])
 
     looks = []
-    evaluate = module.PreviewFile._look_at
+    evaluate = module.PreviewFile._evaluate_state
 
     def slow(self: PreviewFile, *arguments: Any) -> None:
         looks.append(now[0])
@@ -98,13 +98,13 @@ def test_it_takes_little_time(fit, image_method, images, tmp_path: Path, monkeyp
         self._looking = 1.0
 
     monkeypatch.setattr(module, "time", Clock)
-    monkeypatch.setattr(module.PreviewFile, "_look_at", slow)
+    monkeypatch.setattr(module.PreviewFile, "_evaluate_state", slow)
     fit(tmp_path, image_method(), images(), 100, PreviewFile(1e-9))
     assert looks == [0.0]
 
 
 @pytest.mark.parametrize("kind", ["off", "matrices"])
-def test_nothing_is_written(
+def test_no_preview_if_disabled_or_for_matrices(
     kind: str, fit, image_method, images, matrix_method, matrices, tmp_path: Path, capsys, always
 ) -> None:
     watch = Watch()
@@ -116,7 +116,7 @@ def test_nothing_is_written(
     assert "Preview" not in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_ends_no_run(
+def test_unwritable_folder_does_not_end_the_run(
     fit, image_method, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, always
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
@@ -131,7 +131,7 @@ def test_seconds_must_be_positive() -> None:
         PreviewFile(0)
 
 
-def test_recover_asks_for_it(tmp_path: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recover_enables_the_preview(tmp_path: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     write = module.write_preview
 

@@ -46,7 +46,7 @@ def test_the_score_is_the_best_one_known(
     assert re.search(rf"left, {score}$", capsys.readouterr().err.strip())
 
 
-def test_a_resumed_run_begins_where_it_is(
+def test_resumed_run_starts_at_its_iteration(
     fit, matrix_method, matrices, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit(tmp_path, matrix_method(), matrices(), 400)
@@ -84,7 +84,7 @@ def test_an_interrupted_bar_is_closed(
     assert terminal.getvalue().endswith("\n")
 
 
-def test_without_an_end_there_is_no_time_left(fit, matrix_method, matrices, stop_at, tmp_path: Path, capsys) -> None:
+def test_no_remaining_time_without_an_end(fit, matrix_method, matrices, stop_at, tmp_path: Path, capsys) -> None:
     fit(tmp_path, matrix_method(block=500), matrices(), -1, stop_at(2000), max_time={"days": 1})
     first, *lines = capsys.readouterr().err.splitlines()
     assert first.startswith("3 problems, as long as max_time allows")
@@ -92,7 +92,7 @@ def test_without_an_end_there_is_no_time_left(fit, matrix_method, matrices, stop
     assert not any("left" in line for line in lines)
 
 
-def test_disabled_it_is_silent(make_trainer, matrix_method, matrices, tmp_path: Path, capsys) -> None:
+def test_disabled_progress_is_silent(make_trainer, matrix_method, matrices, tmp_path: Path, capsys) -> None:
     trainer = make_trainer(tmp_path, 200)
     progress = next(callback for callback in trainer.callbacks if isinstance(callback, IterationProgress))
     progress.disable()
@@ -127,7 +127,7 @@ def test_the_time_is_estimated_by_the_largest_problem(
 
 
 @pytest.mark.parametrize(("by", "status"), [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")])
-def test_a_signal_during_the_estimate_is_heard(
+def test_signal_during_the_estimate_is_handled(
     by: signal.Signals, status: str, fit, image_method, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed = []

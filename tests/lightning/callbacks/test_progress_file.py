@@ -8,9 +8,7 @@ import pytest
 from dop_lightning.lightning.callbacks.progress_file import ProgressFile
 
 
-def test_a_run_writes_how_far_it_is(
-    fit, matrix_method, matrices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_writes_its_progress(fit, matrix_method, matrices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOP_PROGRESS", str(tmp_path / "progress.json"))
     written: list[dict] = []
     real = ProgressFile.write
@@ -30,7 +28,7 @@ def test_a_run_writes_how_far_it_is(
     assert len(set(done)) >= 5
 
 
-def test_it_is_replaced_now_and_then(tmp_path: Path) -> None:
+def test_progress_file_is_replaced_periodically(tmp_path: Path) -> None:
     path = tmp_path / "progress.json"
     file = ProgressFile(path)
     file.write(1.5, 10, None)
@@ -40,12 +38,12 @@ def test_it_is_replaced_now_and_then(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["done"] == 10
 
 
-def test_without_the_variable_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_progress_file_without_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOP_PROGRESS", raising=False)
     assert ProgressFile.of_environment() is None
 
 
-def test_a_file_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
+def test_unwritable_progress_file_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     ProgressFile(tmp_path / "file" / "progress.json").write(1, 2, None)
     assert (tmp_path / "file").read_text() == "not a folder"

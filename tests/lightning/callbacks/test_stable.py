@@ -40,12 +40,12 @@ def ends(callback: StableOutput, outputs: dict[str, tuple[Output, Output]], unti
 
 
 @pytest.mark.parametrize(("window", "patience", "end"), [(1, 1, 2), (1, 3, 4), (5, 1, 10), (5, 2, 15), (3, 3, 12)])
-def test_a_constant_output_settles_when_enough_windows_are_alike(window: int, patience: int, end: int) -> None:
+def test_constant_output_settles_after_enough_windows(window: int, patience: int, end: int) -> None:
     callback = StableOutput(1e-6, window, patience)
     assert ends(callback, {"a": (constant(1.0), constant(2.0))}) == {"a": end}
 
 
-def test_without_tolerance_nothing_stops() -> None:
+def test_no_stop_without_tolerance() -> None:
     assert ends(StableOutput(), {"a": (constant(1.0), constant(2.0))}) == {}
 
 
@@ -54,7 +54,7 @@ def test_an_output_of_zeros_has_settled() -> None:
 
 
 @pytest.mark.parametrize("which", ["signal", "corruption"])
-def test_both_outputs_must_stand_still(which: str) -> None:
+def test_both_outputs_must_settle(which: str) -> None:
     def moves(t: int) -> Tensor:
         return torch.full((2, 2), 1.0 + 0.1 * t)
 
@@ -90,14 +90,14 @@ def test_the_tolerance_is_relative_to_the_output() -> None:
     assert ends(StableOutput(0.0001, 1, 1), outputs) == {}
 
 
-def test_one_restless_window_starts_the_patience_anew() -> None:
+def test_one_changing_window_resets_the_patience() -> None:
     def jumps(t: int) -> Tensor:
         return torch.full((2, 2), 1.0 if t < 4 else 2.0)
 
     assert ends(StableOutput(0.01, window=1, patience=3), {"a": (jumps, constant(1.0))}) == {"a": 7}
 
 
-def test_problems_are_judged_one_by_one() -> None:
+def test_problems_are_evaluated_separately() -> None:
     def settles(at: int) -> Output:
         return lambda t: torch.full((2, 2), float(min(t, at)))
 
@@ -119,7 +119,7 @@ def test_an_evaluation_out_of_turn_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("breaks", [1, 2, 3, 4, 7, 8, 11])
-def test_a_window_goes_on_in_another_process(breaks: int) -> None:
+def test_window_resumes_in_another_process(breaks: int) -> None:
     def settles(t: int) -> Tensor:
         return torch.full((2, 2), 1.0 - 0.5**t)
 

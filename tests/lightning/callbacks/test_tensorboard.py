@@ -50,7 +50,7 @@ def test_problems_have_the_same_tags(fit, image_method, images, tmp_path: Path) 
         assert set(read.Tags()["images"]) == {"view_observation", "view_recovered", "view_corruption"}
 
 
-def test_curves_are_those_of_the_metrics(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_curves_equal_the_metrics(fit, matrix_method, matrices, tmp_path: Path) -> None:
     run = fit(tmp_path, matrix_method(), matrices(), 500)
     for name in run.table:
         read = events(tmp_path / name)
@@ -78,7 +78,7 @@ def test_pictures_every_few_evaluations_and_at_the_end(
     assert images_at(read, "observation") == [0]
 
 
-def test_only_some_of_those_that_are_followed_have_pictures_on_the_way(
+def test_only_some_followed_problems_have_intermediate_pictures(
     make_trainer, matrix_method, matrices, tmp_path: Path
 ) -> None:
     trainer = make_trainer(tmp_path, 300)
@@ -91,7 +91,7 @@ def test_only_some_of_those_that_are_followed_have_pictures_on_the_way(
     assert pictures == [[300], [200, 300], [300]]
 
 
-def test_a_resumed_run_hides_what_came_after_the_checkpoint(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_resumed_run_hides_values_after_the_checkpoint(fit, matrix_method, matrices, tmp_path: Path) -> None:
     fit(tmp_path, matrix_method(evaluate_every=100), matrices(seeds=1), 300)
     (tmp_path / "checkpoints").rename(tmp_path / "kept")
     fit(tmp_path, matrix_method(evaluate_every=100), matrices(seeds=1), 600)  # lost in a crash
@@ -104,7 +104,7 @@ def test_a_resumed_run_hides_what_came_after_the_checkpoint(fit, matrix_method, 
     assert 600 not in steps
 
 
-def test_what_was_evaluated_before_a_run_went_on_stays(fit, stop_at, matrix_method, matrices, tmp_path: Path) -> None:
+def test_evaluations_before_resuming_are_kept(fit, stop_at, matrix_method, matrices, tmp_path: Path) -> None:
     method, data = partial(matrix_method, evaluate_every=200), partial(matrices, seeds=1)
     fit(tmp_path, method(), data(), 400)
     fit(tmp_path, method(), data(), 800, stop_at(500), resume=True)
@@ -113,9 +113,7 @@ def test_what_was_evaluated_before_a_run_went_on_stays(fit, stop_at, matrix_meth
     assert [step for step, _ in scalars(events(tmp_path / name), "loss")] == [200, 400, 600, 800]
 
 
-def test_a_run_that_starts_again_without_a_checkpoint_hides_the_one_before(
-    fit, matrix_method, matrices, tmp_path: Path
-) -> None:
+def test_restart_without_a_checkpoint_hides_the_earlier_run(fit, matrix_method, matrices, tmp_path: Path) -> None:
     method, data = partial(matrix_method, evaluate_every=100), partial(matrices, seeds=1)
     fit(tmp_path, method(), data(), 300)
     run = fit(tmp_path, method(), data(), 200)
@@ -127,9 +125,7 @@ def followed(run: Path) -> set[str]:
     return {path.parent.name for path in run.glob("*/events.out.tfevents.*")}
 
 
-def test_a_sample_of_the_problems_is_followed_the_same_when_a_run_goes_on(
-    make_trainer, matrix_method, matrices, tmp_path: Path
-) -> None:
+def test_resumed_run_follows_the_same_sample(make_trainer, matrix_method, matrices, tmp_path: Path) -> None:
     def fit(folder: Path, steps: int, checkpoint: Path | None = None, **options: Any) -> list[str]:
         trainer = make_trainer(folder, steps)
         callback = ProblemTensorBoard(most_runs=4)

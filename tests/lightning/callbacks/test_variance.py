@@ -56,11 +56,11 @@ def test_window_and_patience_are_iterations(variance) -> None:
     assert 105 <= taken <= 125  # the window ends after the middle of what lingers
 
 
-def test_by_default_nothing_stops() -> None:
+def test_no_stop_by_default() -> None:
     assert ends(VarianceStopping(), {"a": 100}) == {}
 
 
-def test_problems_are_judged_one_by_one() -> None:
+def test_problems_are_evaluated_separately() -> None:
     make = partial(VarianceStopping, "windowed", window=20, patience=60)
     at = {"a": 150, "b": 60, "c": 100}
     together = ends(make(), at)
@@ -79,7 +79,7 @@ def test_an_evaluation_out_of_turn_does_not_count() -> None:
 
 @pytest.mark.parametrize("variance", ["windowed", "exponential"])
 @pytest.mark.parametrize("breaks", [5, 15, 20, 90, 105, 120, 150])
-def test_it_goes_on_in_another_process(breaks: int, variance) -> None:
+def test_state_resumes_in_another_process(breaks: int, variance) -> None:
     make = partial(VarianceStopping, variance, window=20, patience=60)
     undisturbed = ends(make(), {"a": 100})
     before, between, after = make(), make(), make()
@@ -132,7 +132,7 @@ def last_evaluation(run, name: str) -> int:
     return max(iteration for problem, iteration, _, _ in run.metrics if problem == name)
 
 
-def test_what_is_written_is_the_output_of_the_least_variance(stopped, network, two) -> None:
+def test_output_of_least_variance_is_written(stopped, network, two) -> None:
     assert stopped.statuses == ["stable", "stable"]
     data, method = two(), network().method
     data.setup("fit")
@@ -149,7 +149,7 @@ def test_what_is_written_is_the_output_of_the_least_variance(stopped, network, t
         assert result["psnr"] == pytest.approx(float(psnr), abs=1e-4)
 
 
-def test_the_checkpoint_holds_what_was_written(stopped, make_trainer, network, two, tmp_path: Path) -> None:
+def test_checkpoint_contains_the_written_output(stopped, make_trainer, network, two, tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, N)
     outcomes = trainer.predict(network(), datamodule=two(), ckpt_path=str(stopped.checkpoint), weights_only=True)
     for outcome in outcomes:
@@ -158,7 +158,7 @@ def test_the_checkpoint_holds_what_was_written(stopped, make_trainer, network, t
         assert outcome.iteration == int(stopped.table[outcome.problem.name]["iterations"])
 
 
-def test_the_last_one_goes_on_alone(stopped, fit, network, two, images, tmp_path: Path) -> None:
+def test_last_problem_continues_alone(stopped, fit, network, two, images, tmp_path: Path) -> None:
     first, second = sorted(stopped.table, key=lambda name: last_evaluation(stopped, name))
     assert last_evaluation(stopped, first) < last_evaluation(stopped, second)
     which = "camera" if second.startswith("camera") else "coffee"
@@ -169,7 +169,7 @@ def test_the_last_one_goes_on_alone(stopped, fit, network, two, images, tmp_path
 
 
 @pytest.mark.parametrize("before_the_first", [-50, -30, -1, 5, 40])
-def test_resumed_at_the_same_bits(before_the_first: int, stopped, fit, network, two, tmp_path: Path) -> None:
+def test_resuming_gives_the_same_bits(before_the_first: int, stopped, fit, network, two, tmp_path: Path) -> None:
     at = min(last_evaluation(stopped, name) for name in stopped.table) + before_the_first
     fit(tmp_path, network(), two(), at, early_stop=STOP("windowed"))
     run = fit(tmp_path, network(), two(), N, early_stop=STOP("windowed"), resume=True)
@@ -177,7 +177,7 @@ def test_resumed_at_the_same_bits(before_the_first: int, stopped, fit, network, 
     assert [row for row in run.metrics if row[1] % 2 == 0] == stopped.metrics
 
 
-def test_a_run_that_has_stopped_stays_as_it_is(stopped, fit, network, two, tmp_path: Path) -> None:
+def test_stopped_run_is_unchanged(stopped, fit, network, two, tmp_path: Path) -> None:
     first = fit(tmp_path, network(), two(), N, early_stop=STOP("windowed"))
     (name, *_) = first.table
     (tmp_path / name / "result.json").unlink()
@@ -191,14 +191,14 @@ def test_exponential_variance_stops_as_well(fit, network, two, tmp_path: Path) -
     assert run.statuses == ["stable", "stable"]
 
 
-def test_a_run_that_ends_before_is_not_touched(fit, network, two, tmp_path: Path) -> None:
+def test_run_that_ends_before_is_unchanged(fit, network, two, tmp_path: Path) -> None:
     plain = fit(tmp_path / "plain", network(), two(), 50)
     watched = fit(tmp_path / "watched", network(), two(), 50, early_stop=STOP("windowed"))
     watched.assert_equals_recoveries(plain)
     assert watched.statuses == ["done", "done"]
 
 
-def test_a_matrix_goes_back_too(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_matrix_returns_to_its_best_iteration_too(fit, matrix_method, matrices, tmp_path: Path) -> None:
     """A batch in which one problem is constant and stops at once, while the others continue."""
     method = partial(matrix_method, tau=[2e-3, 1e-9, 2e-3], evaluate_every=50)
     run = fit(tmp_path, method(), matrices(), 600, early_stop=VarianceStopping("windowed", window=100, patience=150))
@@ -213,7 +213,7 @@ def test_a_window_without_two_evaluations_is_refused(fit, image_method, images, 
         fit(tmp_path, image_method(evaluate_every=50), images(), 10, early_stop=STOP("windowed", window=99))
 
 
-def test_the_command_switches_it_on(dop, tmp_path: Path) -> None:
+def test_command_enables_the_rule(dop, tmp_path: Path) -> None:
     config = Path(__file__).parents[3] / "configs"
     layers = ["--config", str(config / "image.yaml"), "--config", str(config / "dip.yaml")]
     small = ["--data.resize", "16", "--model.signal.init_args.width", "4", "--model.signal.init_args.scales", "2"]

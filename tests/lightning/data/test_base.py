@@ -61,7 +61,7 @@ class Data(RecoveryDataModule):
 OUTLIERS = [GrossOutliers(0.25), GrossOutliers(0.5)]
 
 
-def test_every_source_noise_and_seed_is_a_problem_in_this_order() -> None:
+def test_problems_are_ordered_by_source_noise_and_seed() -> None:
     data = Data([Made("a"), Made("b")], noise=OUTLIERS, seeds=[5, 3])
     assert [(p.attributes["kind"], p.attributes["ratio"], p.seed) for p in data.problems] == [
         (kind, ratio, seed) for kind in "ab" for ratio in (0.25, 0.5) for seed in (5, 3)
@@ -94,7 +94,7 @@ def test_names_are_unique_and_safe() -> None:
         assert all(SAFE.fullmatch(name) and name[0] not in ".-_" for name in names)
 
 
-def test_noise_draws_from_the_seed_alone() -> None:
+def test_noise_depends_on_the_seed_only() -> None:
     one = Data([Made("a")], noise=OUTLIERS[0], seeds=[3, 4]).problems
     other = Data([Made("renamed", (4, 4)), Made("b")], noise=OUTLIERS[0], seeds=[4]).problems
     assert torch.equal(one[1].observation, other[0].observation)
@@ -118,7 +118,7 @@ def test_without_noise_only_a_synthetic_signal_is_its_own_truth() -> None:
     assert "noise" not in problem.attributes
 
 
-def test_entries_are_hidden_by_the_source_or_the_noise_or_both() -> None:
+def test_masks_of_source_and_noise_are_combined() -> None:
     (by_source,) = Data([Made("a", clean=False, hidden=True)]).problems
     assert by_source.mask.tolist() == [[False] * 4] + [[True] * 4] * 3
     assert not by_source.observation[0].any()
@@ -133,7 +133,7 @@ def test_entries_are_hidden_by_the_source_or_the_noise_or_both() -> None:
     assert nothing.mask is None
 
 
-def test_clean_signals_are_measured_and_what_was_measured_tells_its_signal() -> None:
+def test_clean_signals_are_measured_and_files_define_their_signal() -> None:
     sensing = GaussianMeasurements(3)
     (problem,) = Data([Made("a")], sensing=sensing).problems
     assert (problem.name, problem.sensing) == ("a-gaussian-3-seed0", sensing)
@@ -157,7 +157,7 @@ def test_batch_size_is_a_maximum(size: int | None, lengths: list[int]) -> None:
     assert [len(batch) for batch in Data([Made("a")], seeds=5, batch_size=size).batches] == lengths
 
 
-def test_masked_problems_have_batches_of_their_own() -> None:
+def test_masked_problems_have_separate_batches() -> None:
     data = Data([Made("a"), Made("b", clean=False, hidden=True)], noise=GrossOutliers(0.25))
     assert [(len(batch), batch.mask is None) for batch in data.batches] == [(1, True), (1, False)]
 
@@ -210,6 +210,6 @@ def test_one_truth_for_all_or_one_each() -> None:
         one_file_each("truth", files, "xy", find)
 
 
-def test_callbacks_refuse_data_of_others() -> None:
+def test_callbacks_refuse_other_data_modules() -> None:
     with pytest.raises(TypeError, match="datamodule must be a RecoveryDataModule, got dict"):
         data_of(SimpleNamespace(datamodule={}))  # type: ignore[arg-type]

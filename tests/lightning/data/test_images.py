@@ -53,7 +53,7 @@ def test_images_noises_and_seeds_in_this_order(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_is_taken_as_it_is_without_noise(tmp_path: Path) -> None:
+def test_file_without_noise_is_unchanged(tmp_path: Path) -> None:
     file = save(tmp_path / "photo.png", 9, 7, 3)
     (problem,) = problems(file)
     assert problem.name == "photo"
@@ -102,7 +102,7 @@ def test_size_and_channels(options: dict[str, Any], shape: tuple[int, ...], tmp_
     assert tuple(problem.observation.shape) == shape
 
 
-def test_truth_of_files_one_for_all_or_one_each(tmp_path: Path) -> None:
+def test_one_truth_for_all_files_or_one_each(tmp_path: Path) -> None:
     files = [save(tmp_path / f"{k}.png", 9, 7, seed=k) for k in range(3)]
     truths = [save(tmp_path / "truth" / f"{k}.png", 9, 7, seed=10 + k) for k in range(3)]
     for problem, truth in zip(problems(files, truth=truths), truths, strict=True):
@@ -143,13 +143,13 @@ def test_folders_patterns_and_samples(tmp_path: Path) -> None:
     assert [p.name for p in problems([str(tmp_path / "in" / "*.png"), "camera"], resize=8)] == ["b", "camera"]
 
 
-def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_files_with_equal_names_are_distinguished(tmp_path: Path) -> None:
     files = [save(tmp_path / folder / "a.png", 4, 4) for folder in ("x", "y")]
     assert [p.name for p in problems(files)] == ["a", "a-2"]
     assert len({p.name for p in problems(files, noise=SaltAndPepper(0.1), seeds=2)}) == 4
 
 
-def test_a_mask_and_transparency_say_what_is_missing(tmp_path: Path) -> None:
+def test_mask_and_transparency_mark_missing_entries(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(1, 256, (9, 7, 4), dtype=np.uint8)
     pixels[0, :, 3] = 0
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -169,7 +169,7 @@ def test_a_mask_and_transparency_say_what_is_missing(tmp_path: Path) -> None:
     assert noisy.truth is None  # what was never seen is no truth
 
 
-def test_a_mask_and_transparency_that_leave_nothing_are_refused(tmp_path: Path) -> None:
+def test_mask_and_transparency_without_observed_entries_are_refused(tmp_path: Path) -> None:
     pixels = np.zeros((4, 4, 4), np.uint8)
     pixels[:2, :, 3] = 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -191,7 +191,7 @@ def test_the_truth_is_in_the_range_of_its_image(tmp_path: Path) -> None:
         torch.testing.assert_close(problem.truth, torch.full((1, 9, 7), middle), atol=0.01, rtol=0)
 
 
-def test_outliers_beyond_the_range_keep_their_sign_not_their_size(tmp_path: Path) -> None:
+def test_outliers_outside_the_range_are_clamped(tmp_path: Path) -> None:
     values = np.linspace(0, 1, 63, dtype=np.float32).reshape(9, 7)
     values[3, 3], values[5, 2], values[6, 6] = 1e30, -1e30, 1.2
     np.save(tmp_path / "a.npy", values)
@@ -201,7 +201,7 @@ def test_outliers_beyond_the_range_keep_their_sign_not_their_size(tmp_path: Path
     assert y[6, 6] == np.float32(1.2)
 
 
-def test_what_cannot_be_written_is_not_worked_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_formats_are_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise TypeError("no such samples")
 
@@ -219,7 +219,7 @@ def test_a_truth_with_gaps_is_refused(tmp_path: Path) -> None:
         problems(str(tmp_path / "a.npy"), truth=str(tmp_path / "t.npy"))
 
 
-def test_larger_images_are_cut_and_smaller_ones_are_not(tmp_path: Path) -> None:
+def test_only_larger_images_are_cut(tmp_path: Path) -> None:
     files = [save(tmp_path / "small.png", 16, 16), save(tmp_path / "large.png", 20, 30)]
     data = ImageDataModule(files, noise=SaltAndPepper(0.3), tile=16, overlap=4, batch_size=None)
     data.setup()
@@ -249,12 +249,12 @@ def test_larger_images_are_cut_and_smaller_ones_are_not(tmp_path: Path) -> None:
         ([], {}, "at least one entry, got none"),
     ],
 )
-def test_mistakes_are_named(images: Any, options: dict[str, Any], named: str) -> None:
+def test_mistakes_are_reported(images: Any, options: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         problems(images, **options)
 
 
-def test_of_several_images_none_stays_in_memory(tmp_path: Path) -> None:
+def test_images_are_not_kept_in_memory(tmp_path: Path) -> None:
     def large() -> int:
         gc.collect()
         return sum(isinstance(held, LoadedImage) or getattr(held, "shape", None) == (3, 16, 17) for held in objects())

@@ -30,7 +30,7 @@ def save(path: Path, array: np.ndarray) -> str:
 
 
 @pytest.mark.parametrize(("n", "r", "p"), [(50, 5, 0.3), (13, 2, 0.1), (7, 1, 0.29)])
-def test_robust_pca_is_as_in_the_paper(n: int, r: int, p: float) -> None:
+def test_robust_pca_problems_follow_the_paper(n: int, r: int, p: float) -> None:
     (problem,) = problems(n=n, rank=r, noise=GrossOutliers(p), seeds=[3])
     X, s, y = problem.truth, problem.true_corruption, problem.observation
     assert torch.equal(X, X.T)
@@ -54,7 +54,7 @@ def test_factors_are_standard_gaussian_and_outliers_have_their_deviation() -> No
     assert hit.mean() == pytest.approx(0, abs=0.3)
 
 
-def test_the_truth_comes_from_its_own_stream() -> None:
+def test_truth_comes_from_a_separate_stream() -> None:
     (problem,) = problems(n=6, rank=2, seeds=[9])
     U = torch.randn(6, 2, generator=stream(9, "truth"))
     assert torch.equal(problem.truth, U @ U.T)
@@ -154,7 +154,7 @@ def test_measurements_are_corrupted_not_the_matrix() -> None:
     torch.testing.assert_close(problem.observation, sensing.measure(problem.truth, 4) + problem.true_corruption)
 
 
-def test_measurements_without_noise_are_named_by_them() -> None:
+def test_noiseless_measurements_are_named_by_sensing() -> None:
     (problem,) = problems(n=6, rank=2, sensing=CommutingMeasurements(5))
     assert problem.name == "n6-r2-commuting-5-seed0"
     assert not problem.true_corruption.any()
@@ -167,7 +167,7 @@ def test_measurements_may_be_missing() -> None:
     assert 0 < int(problem.mask.sum()) < 20
 
 
-def test_several_ways_to_measure() -> None:
+def test_several_kinds_of_sensing() -> None:
     found = problems(n=6, rank=1, sensing=[GaussianMeasurements(m) for m in (5, 9)], seeds=2)
     assert [(p.attributes["measurements"], p.seed) for p in found] == [(5, 0), (5, 1), (9, 0), (9, 1)]
     assert torch.equal(found[0].truth, found[2].truth)
@@ -201,7 +201,7 @@ def test_nan_in_a_file_is_a_missing_entry(tmp_path: Path) -> None:
     assert problem.truth is problem.true_corruption is None
 
 
-def test_noise_on_a_file_with_gaps_leaves_the_truth_unknown(tmp_path: Path) -> None:
+def test_truth_is_unknown_for_noise_on_a_file_with_gaps(tmp_path: Path) -> None:
     matrix = np.ones((6, 6), dtype=np.float32)
     matrix[0] = np.nan
     (problem,) = problems(files=save(tmp_path / "m.npy", matrix), noise=GrossOutliers(0.5))
@@ -210,12 +210,12 @@ def test_noise_on_a_file_with_gaps_leaves_the_truth_unknown(tmp_path: Path) -> N
     assert not problem.true_corruption[0].any()
 
 
-def test_noise_on_a_whole_file_makes_it_the_truth(tmp_path: Path) -> None:
+def test_complete_file_with_noise_is_the_truth(tmp_path: Path) -> None:
     (problem,) = problems(files=save(tmp_path / "m.npy", np.ones((6, 6), np.float32)), noise=GrossOutliers(0.5))
     assert torch.equal(problem.truth, torch.ones(6, 6))
 
 
-def test_truth_of_files_one_for_all_or_one_each(tmp_path: Path) -> None:
+def test_one_truth_for_all_files_or_one_each(tmp_path: Path) -> None:
     files = [save(tmp_path / f"{k}.npy", np.full((2, 3), float(k), np.float32)) for k in range(3)]
     truths = [save(tmp_path / f"t{k}.npy", np.full((2, 3), 10.0 + k)) for k in range(3)]
     each = problems(files=files, truth=truths)
@@ -228,7 +228,7 @@ def test_truth_of_files_one_for_all_or_one_each(tmp_path: Path) -> None:
         problems(files=files, truth=truths[:2])
 
 
-def test_the_corruption_of_a_file_with_gaps_is_known_where_it_was_observed(tmp_path: Path) -> None:
+def test_corruption_of_a_file_with_gaps_is_known_at_observed_entries(tmp_path: Path) -> None:
     matrix = np.full((2, 3), 4.0, np.float32)
     matrix[0, 1] = np.nan
     truth = save(tmp_path / "t.npy", np.ones((2, 3)))
@@ -260,7 +260,7 @@ def test_folders_and_patterns(tmp_path: Path) -> None:
     assert [p.name for p in problems(files=[str(tmp_path / "c.npy"), str(tmp_path / "[ab].npy")])] == ["c", "a", "b"]
 
 
-def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_files_with_equal_names_are_distinguished(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
         save(tmp_path / folder / "m.npy", np.ones((2, 2)))
@@ -268,12 +268,12 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["nowhere.npy", "*.csv"])
-def test_files_that_are_not_there_are_named(missing: str, tmp_path: Path) -> None:
+def test_missing_files_are_reported(missing: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=missing.replace("*", r"\*")):
         problems(files=str(tmp_path / missing))
 
 
-def test_a_file_that_is_no_matrix_is_named(tmp_path: Path) -> None:
+def test_non_matrix_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "m.npy").write_text("hello")
     with pytest.raises(ValueError, match=r"m\.npy"):
         problems(files=str(tmp_path / "m.npy"))

@@ -54,7 +54,7 @@ def test_the_image_is_measured_then_corrupted() -> None:
     assert set(problem.observation[hit].tolist()) == {0.0, 1.0}
 
 
-def test_ways_to_measure_are_an_axis_of_a_study() -> None:
+def test_sensing_is_an_axis_of_a_study() -> None:
     ways = [GaussianBlur(1), HALF, BoxBlur(3, "valid")]
     found = problems("camera", noise=SaltAndPepper(0.2), resize=16, sensing=ways, seeds=2)
     assert [(problem.sensing, problem.seed) for problem in found] == [(way, seed) for way in ways for seed in (0, 1)]
@@ -80,7 +80,7 @@ def test_gaussian_measurements_of_images() -> None:
 # --------------------------------------------------------------------------------------------------------------- found
 
 
-def test_a_file_holds_what_was_measured(tmp_path: Path) -> None:
+def test_file_contains_measurements(tmp_path: Path) -> None:
     file = save(tmp_path / "small.png", 6, 5, 3)
     (problem,) = problems(file, sensing=HALF)
     assert problem.name == "small"
@@ -92,13 +92,13 @@ def test_a_file_holds_what_was_measured(tmp_path: Path) -> None:
     assert problem.source.format_of((3, 6, 5)) is problem.source.format
 
 
-def test_two_ways_are_two_problems(tmp_path: Path) -> None:
+def test_two_kinds_of_sensing_are_two_problems(tmp_path: Path) -> None:
     file = save(tmp_path / "small.png", 6, 5, 3)
     names = [problem.name for problem in problems(file, sensing=[HALF, Downsampling(3)])]
     assert names == ["small-downsampling-2-bicubic-seed0", "small-downsampling-3-bicubic-seed0"]
 
 
-def test_a_valid_blur_is_of_more_than_was_seen(tmp_path: Path) -> None:
+def test_valid_blur_recovers_a_larger_image(tmp_path: Path) -> None:
     (problem,) = problems(save(tmp_path / "a.png", 9, 7), sensing=BoxBlur(5, "valid"))
     assert problem.signal_shape == (1, 13, 11)
 
@@ -116,7 +116,7 @@ def test_the_truth_has_the_size_of_the_signal(tmp_path: Path) -> None:
         problems(file, truth=truth, sensing=GaussianBlur(1))
 
 
-def test_a_mask_is_of_the_measurements(tmp_path: Path) -> None:
+def test_mask_applies_to_measurements(tmp_path: Path) -> None:
     file = save(tmp_path / "small.png", 6, 5)
     Image.fromarray(np.eye(6, 5, dtype=np.uint8) * 255).save(tmp_path / "mask.png")
     (problem,) = problems(file, mask=str(tmp_path / "mask.png"), sensing=HALF)
@@ -124,7 +124,7 @@ def test_a_mask_is_of_the_measurements(tmp_path: Path) -> None:
     assert torch.equal(problem.mask[0], torch.eye(6, 5, dtype=torch.bool))
 
 
-def test_what_is_transparent_was_not_measured(tmp_path: Path) -> None:
+def test_transparent_measurements_are_missing(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 4), dtype=np.uint8)
     pixels[..., 3] = 255
     pixels[2, 3, 3] = 0
@@ -160,12 +160,12 @@ def test_a_recovered_file_of_another_size_keeps_its_kind(suffix: str, tmp_path: 
         ({"sensing": []}, "sensing must be at least one sensing, or null, got an empty list"),
     ],
 )
-def test_what_has_no_meaning_is_refused(options: dict[str, Any], message: str) -> None:
+def test_meaningless_arguments_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ImageDataModule("camera", **{"sensing": HALF, **options})
 
 
-def test_images_that_cannot_be_measured_are_named(tmp_path: Path) -> None:
+def test_images_that_cannot_be_measured_are_reported(tmp_path: Path) -> None:
     file = save(tmp_path / "odd.png", 9, 8)
     with pytest.raises(ValueError, match=r"odd: .* multiples of the factor 2, got shape \(1, 9, 8\)"):
         problems(file, noise=SaltAndPepper(0.1), sensing=HALF)

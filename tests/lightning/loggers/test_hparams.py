@@ -56,7 +56,7 @@ class Tab:
             assert found == pytest.approx(expected, rel=1e-4, abs=1e-7), name
 
 
-def test_a_row_a_problem_with_its_settings_and_final_scores(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_each_problem_has_a_row_with_settings_and_final_scores(fit, matrix_method, matrices, tmp_path: Path) -> None:
     noise = [GrossOutliers(0.1), GrossOutliers(0.2)]
     run = fit(tmp_path, matrix_method(), matrices(noise=noise, seeds=2), 300)
     tab = Tab(tmp_path)
@@ -82,7 +82,7 @@ def test_a_row_a_problem_with_its_settings_and_final_scores(fit, matrix_method, 
     assert {column.name for column in tab.columns[:2]} == {"ratio", "seed"}  # what differs comes first
 
 
-def test_a_resumed_problem_is_as_one_that_was_not(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_resumed_problem_equals_an_undisturbed_one(fit, matrix_method, matrices, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     fit(plain, matrix_method(), matrices(), 500)
     for at in (100, 400, 500):
@@ -96,9 +96,7 @@ def test_a_resumed_problem_is_as_one_that_was_not(fit, matrix_method, matrices, 
     again.assert_is_table(tmp_path / "resumed")
 
 
-def test_an_interrupted_problem_has_no_end_until_it_goes_on(
-    fit, stop_at, matrix_method, matrices, tmp_path: Path
-) -> None:
+def test_interrupted_problem_has_no_end_until_resumed(fit, stop_at, matrix_method, matrices, tmp_path: Path) -> None:
     method, data = partial(matrix_method, evaluate_every=300), partial(matrices, seeds=1)
     run = fit(tmp_path, method(), data(), 500, stop_at(200))
     (name,) = run.table
@@ -121,7 +119,7 @@ def test_a_diverged_problem_is_a_failure(fit, matrix_method, matrices, tmp_path:
     tab.assert_is_table(tmp_path)  # of the state that it went back to
 
 
-def test_a_problem_that_went_back_shows_where_it_went(fit, matrix_method, matrices, tmp_path: Path) -> None:
+def test_problem_with_an_earlier_best_shows_its_iteration(fit, matrix_method, matrices, tmp_path: Path) -> None:
     method = matrix_method(tau=[2e-3, 1e-9, 2e-3], evaluate_every=50)
     rule = VarianceStopping("windowed", window=100, patience=150)
     run = fit(tmp_path, method, matrices(), 400, early_stop=rule)
@@ -131,9 +129,7 @@ def test_a_problem_that_went_back_shows_where_it_went(fit, matrix_method, matric
     Tab(tmp_path).assert_is_table(tmp_path)
 
 
-def test_solvers_and_methods_without_corruption_have_no_rate_that_they_lack(
-    fit, matrix_method, matrices, tmp_path: Path
-) -> None:
+def test_unused_rates_are_omitted(fit, matrix_method, matrices, tmp_path: Path) -> None:
     data = partial(matrices, seeds=1)
     fit(tmp_path / "convex", matrix_method(solver=InexactALM), data(), 200)
     fit(tmp_path / "plain", matrix_method(corruption=None), data(), 200)
@@ -164,7 +160,7 @@ def test_an_image_in_tiles_is_one_row(fit, image_method, images, tmp_path: Path)
     assert tab.scores(name)["loss"] == pytest.approx(sum(losses) / 4, rel=1e-5)
 
 
-def test_values_keep_their_kinds_and_those_that_break_the_tab_are_left_out() -> None:
+def test_values_keep_their_types_and_unsupported_ones_are_omitted() -> None:
     columns = {"yes": True, "n": 3, "x": 0.5, "name": "a", "far": math.inf, "none": None, "nan": math.nan}
     (value,) = session_start(columns, "").value  # type: ignore[arg-type]
     text = value.metadata.plugin_data.content

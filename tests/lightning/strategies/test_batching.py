@@ -39,21 +39,21 @@ def sizes(problems: list[Problem], limit: int, ranks: int = 1) -> list[int]:
     return [len(batch) for batch in batches]
 
 
-def test_what_a_network_keeps_grows_with_its_pixels() -> None:
+def test_memory_of_a_network_grows_with_its_pixels() -> None:
     small, large = (working_memory(state(NETWORK, image(0, side))) for side in (64, 128))
     assert 3.5 < large / small < 4.5
     # careful, but not absurd: more than the activations that must be kept, less than thousands of arrays of the image
     assert 8 * 20 * 128**2 * 4 < large < 1000 * 128**2 * 4 * 3
 
 
-def test_measuring_leaves_no_trace_in_another_state() -> None:
+def test_measuring_does_not_affect_other_states() -> None:
     method, other = NETWORK, state(NETWORK, image(0))
     before = [p.detach().clone() for p in other.signal.parameters()]
     working_memory(state(method, image(0)))
     assert all(torch.equal(a, b) for a, b in zip(before, other.signal.parameters(), strict=True))
 
 
-def test_a_matrix_takes_a_few_arrays() -> None:
+def test_matrix_needs_a_few_arrays() -> None:
     array = 100 * 100 * 4
     assert 6 * array < working_memory(state(MATRIX, matrix(0, 100))) < 25 * array
 
@@ -66,7 +66,7 @@ def test_batches_fit_into_memory() -> None:
     assert sizes(problems, 1) == [1] * 10
 
 
-def test_no_process_is_left_without_a_batch() -> None:
+def test_every_process_has_a_batch() -> None:
     problems = [matrix(k) for k in range(10)]
     assert sizes(problems, 2**40, ranks=2) == [5, 5]
     assert sizes(problems, 2**40, ranks=16) == [1] * 10
@@ -78,5 +78,5 @@ def test_shapes_do_not_mix() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for a CPU only")
-def test_networks_have_a_batch_each_on_a_cpu() -> None:
+def test_networks_have_separate_batches_on_a_cpu() -> None:
     assert sizes([image(k) for k in range(3)], 2**40) == [1, 1, 1]

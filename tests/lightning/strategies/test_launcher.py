@@ -31,7 +31,7 @@ def _not_launched(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_they_know_who_they_are_and_are_waited_for(tmp_path) -> None:
+def test_child_processes_have_ranks_and_are_awaited(tmp_path) -> None:
     before = dict(os.environ)
     names = ["LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", CHILD, RUN_FOLDER, START]
     told = f"repr([os.environ[name] for name in {names}])"
@@ -65,14 +65,14 @@ def test_processes_of_torchrun_start_no_others(monkeypatch: pytest.MonkeyPatch) 
     assert made.procs == []
 
 
-def test_how_a_process_ended_is_told() -> None:
+def test_end_of_a_process_is_described() -> None:
     made = launcher("os.kill(os.getpid(), signal.SIGKILL) if os.environ['LOCAL_RANK'] == '1' else sys.exit(2)", 4)
     made.launch(lambda: None, trainer=TRAINER)
     assert made.failures() == {1: "was ended by SIGKILL", 2: "ended with the status 2", 3: "ended with the status 2"}
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_when_the_first_fails_the_others_go_on_if_they_know_what_to_do(shared: bool) -> None:
+def test_other_processes_continue_after_the_first_fails_if_planned(shared: bool) -> None:
     def fail() -> None:
         raise OSError("no space left")
 
@@ -83,7 +83,7 @@ def test_when_the_first_fails_the_others_go_on_if_they_know_what_to_do(shared: b
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_waiting_is_passed_on(number: signal.Signals, tmp_path, capsys) -> None:
+def test_signal_while_waiting_is_forwarded(number: signal.Signals, tmp_path, capsys) -> None:
     ready = tmp_path / "ready"
     code = (
         "for n in (signal.SIGINT, signal.SIGTERM): signal.signal(n, lambda n, f: sys.exit(128 + n))\n"

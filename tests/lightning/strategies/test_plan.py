@@ -28,7 +28,7 @@ def test_the_load_is_within_a_third_of_the_best() -> None:
         assert max(sum(costs[b] for b in hand) for hand in deal(costs, 3)) <= (4 / 3 - 1 / 9) * best + 1e-9
 
 
-def test_what_is_finished_is_spread_too() -> None:
+def test_finished_batches_are_distributed_too() -> None:
     assert deal([0, 0, 0, 0], 2) == [[0, 2], [1, 3]]
     assert deal([4, 0, 0, 1], 2) == [[0], [1, 2, 3]]
 
@@ -41,7 +41,7 @@ def test_more_ranks_than_batches() -> None:
 @pytest.mark.parametrize("problems", [1, 7, 16, 1000])
 @pytest.mark.parametrize("most", [1, 5, 300])
 @pytest.mark.parametrize("ranks", [1, 2, 8])
-def test_sizes_fit_into_memory_and_leave_no_rank_idle(problems: int, most: int, ranks: int) -> None:
+def test_sizes_fit_into_memory_and_use_all_ranks(problems: int, most: int, ranks: int) -> None:
     size = even_size(problems, most, ranks)
     assert 1 <= size <= most
     batches = -(-problems // size)

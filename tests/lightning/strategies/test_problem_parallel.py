@@ -56,7 +56,7 @@ def test_strategies_with_a_process_group_are_refused(strategy: str, dop) -> None
 
 
 @pytest.mark.parametrize("devices", ["0", "-3", "many"])
-def test_devices_that_there_are_not_are_refused(devices: str, dop) -> None:
+def test_missing_devices_are_refused(devices: str, dop) -> None:
     said = dop(*FIT, "--trainer.devices", devices, "--trainer.default_root_dir", "out")
     assert said.status == 2
     assert said.err.startswith("dop fit: error:")
@@ -64,13 +64,13 @@ def test_devices_that_there_are_not_are_refused(devices: str, dop) -> None:
     assert not Path("out").exists()
 
 
-def test_one_process_may_have_the_strategy_too(dop) -> None:
+def test_strategy_works_with_one_process(dop) -> None:
     said = dop(*FIT, "--trainer.strategy", "problem_parallel", "--trainer.default_root_dir", "out")
     assert said.status == 0
     assert len(list(Path("out").glob("*/result.json"))) == 4
 
 
-def test_two_processes_do_the_work_and_one_tells_of_it(dop) -> None:
+def test_two_processes_share_the_work_and_one_prints(dop) -> None:
     said = dop(*FIT, "--trainer.devices", "2")  # a folder by the time, which both must have
     assert said.status == 0, said.err
     (run,) = Path("runs/matrix").iterdir()
@@ -104,7 +104,7 @@ def test_ctrl_c_stops_all_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_without_work_is_no_hindrance(dop) -> None:
+def test_process_without_work_does_not_block(dop) -> None:
     """Two processes, one batch."""
     said = dop(*FIT, "--data.batch_size", "4", "--trainer.devices", "2", "--trainer.default_root_dir", "out")
     assert said.status == 0, said.err
@@ -112,7 +112,7 @@ def test_a_process_without_work_is_no_hindrance(dop) -> None:
     assert "1 of 2 processes has no batch to work on" in said.err
 
 
-def test_a_process_that_takes_work_over_does_these_batches_alone(dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_that_takes_over_handles_only_these_batches(dop, monkeypatch: pytest.MonkeyPatch) -> None:
     run = [*FIT, "--data.batch_size", "1", "--trainer.default_root_dir", "out"]
     assert dop(*run).status == 0
     for name, value in {"LOCAL_RANK": "1", "DOP_CHILD": str(os.getppid()), BATCHES_VARIABLE: "1,3"}.items():
@@ -126,7 +126,7 @@ def test_a_process_that_takes_work_over_does_these_batches_alone(dop, monkeypatc
     assert "DOP_TAKEN must contain batch numbers of the run, below 4, got [4]" in said.err
 
 
-def test_a_run_that_is_at_work_is_refused(dop) -> None:
+def test_active_run_is_refused(dop) -> None:
     process = other(Path("out/checkpoints/lock"), 1)
     try:
         assert process.stdout is not None
@@ -140,7 +140,7 @@ def test_a_run_that_is_at_work_is_refused(dop) -> None:
     assert dop(*FIT, "--trainer.default_root_dir", "out").status == 0
 
 
-def test_a_start_is_refused_while_another_one_works_even_if_its_files_are_removed(dop, tmp_path: Path) -> None:
+def test_second_start_is_refused_even_if_files_are_removed(dop, tmp_path: Path) -> None:
     endless = [*FIT, "--trainer.max_steps", "100000000", "--trainer.default_root_dir", str(tmp_path / "out")]
     process = subprocess.Popen([sys.executable, "-m", "dop_lightning", *endless], stderr=subprocess.PIPE, text=True)
     try:
@@ -164,7 +164,7 @@ def test_a_start_is_refused_while_another_one_works_even_if_its_files_are_remove
 
 
 @pytest.mark.parametrize("when", ["before it is opened", "after it was opened"])
-def test_a_folder_that_is_moved_while_tensorboard_opens_a_file_is_not_made_anew(
+def test_folder_moved_while_tensorboard_opens_a_file_is_not_recreated(
     when: str, dop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Moving(tensorboard.SummaryWriter):
@@ -182,7 +182,7 @@ def test_a_folder_that_is_moved_while_tensorboard_opens_a_file_is_not_made_anew(
     assert not Path("out").exists()
 
 
-def test_a_run_that_was_moved_goes_on_where_its_config_is(dop) -> None:
+def test_moved_run_resumes_in_the_folder_of_its_config(dop) -> None:
     assert dop(*FIT, "--trainer.default_root_dir", "out").status == 0
     Path("out").rename("moved")
     said = dop("fit", "--config", "moved/config.yaml", "--trainer.max_steps", "40")
@@ -203,7 +203,7 @@ def trainer_of(monkeypatch: pytest.MonkeyPatch, **environment: str) -> pl.Traine
     return lightning._parse("fit", FIT[1:]).trainer
 
 
-def test_tasks_of_slurm_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_tasks_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     slurm = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_NTASKS": "4", "SLURM_NNODES": "2"}
     slurm |= {"SLURM_JOB_ID": "77", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "grid", "SLURM_NODELIST": "a"}
     trainer = trainer_of(monkeypatch, **slurm)
@@ -212,7 +212,7 @@ def test_tasks_of_slurm_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -
     assert Path(trainer.default_root_dir) == Path("runs/matrix/slurm-77")
 
 
-def test_processes_of_torchrun_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_processes_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     torchrun = {"RANK": "1", "LOCAL_RANK": "1", "GROUP_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     torchrun |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1234"}
     trainer = trainer_of(monkeypatch, **torchrun, TORCHELASTIC_RUN_ID="mine")

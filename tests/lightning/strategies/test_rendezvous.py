@@ -33,7 +33,7 @@ def _not_launched(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_all_get_what_the_first_decides(tmp_path: Path) -> None:
+def test_all_processes_receive_the_decision_of_the_first(tmp_path: Path) -> None:
     def process(rank: int) -> list[Any]:
         here = meet(rank, 3, tmp_path)
         told = [here.share("plan", lambda: {"of": rank}), here.share("plan", lambda: [rank, "again"])]
@@ -46,7 +46,7 @@ def test_all_get_what_the_first_decides(tmp_path: Path) -> None:
     assert not (tmp_path / FOLDER).exists()
 
 
-def test_the_first_waits_for_those_who_come_late(tmp_path: Path) -> None:
+def test_first_process_waits_for_late_ones(tmp_path: Path) -> None:
     first, told = meet(0, 2, tmp_path), []
     first.share("plan", lambda: "it")
     timer = threading.Timer(0.2, lambda: told.append(meet(1, 2, tmp_path).share("plan", lambda: None)))
@@ -56,7 +56,7 @@ def test_the_first_waits_for_those_who_come_late(tmp_path: Path) -> None:
     assert told == ["it"]
 
 
-def test_a_process_that_is_started_again_is_told_again(tmp_path: Path) -> None:
+def test_restarted_process_is_answered_again(tmp_path: Path) -> None:
     first = meet(0, 2, tmp_path)
     first.share("plan", lambda: "it")
     for _ in range(2):
@@ -64,7 +64,7 @@ def test_a_process_that_is_started_again_is_told_again(tmp_path: Path) -> None:
     first.close()
 
 
-def test_what_an_earlier_start_has_left_is_not_believed(tmp_path: Path) -> None:
+def test_files_of_an_earlier_start_are_ignored(tmp_path: Path) -> None:
     earlier = meet(0, 3, tmp_path)
     earlier.share("plan", lambda: "old")
     (tmp_path / FOLDER / f"{earlier._start}.plan1.1.{'0' * 32}.ask").touch()  # its process was killed
@@ -79,7 +79,7 @@ def test_what_an_earlier_start_has_left_is_not_believed(tmp_path: Path) -> None:
     assert not (tmp_path / FOLDER).exists()
 
 
-def test_two_starts_in_one_folder_are_told_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_starts_in_one_folder_get_separate_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starts = []
     for name in "ab":
         monkeypatch.setenv(START, name)
@@ -93,7 +93,7 @@ def test_two_starts_in_one_folder_are_told_their_own(tmp_path: Path, monkeypatch
         first.close()
 
 
-def test_other_files_in_the_folder_do_no_harm(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_ignored(tmp_path: Path) -> None:
     first = meet(0, 2, tmp_path)
     start = first._start
     (tmp_path / FOLDER).mkdir(parents=True)
@@ -110,7 +110,7 @@ def test_other_files_in_the_folder_do_no_harm(tmp_path: Path) -> None:
     first.close()
 
 
-def test_a_folder_without_room_is_named_and_tried_again(
+def test_full_disk_is_reported_and_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write, failures = rendezvous.write_atomically, [OSError(28, "No space left on device")] * 2
@@ -129,14 +129,14 @@ def test_a_folder_without_room_is_named_and_tried_again(
     assert err.count("cannot answer the other processes ([Errno 28] No space left on device)") == 1
 
 
-def test_a_first_process_that_does_not_decide_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undecided_first_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "FIRST_PROCESS_TIMEOUT", 0.1)
     with pytest.raises(ValueError, match=r"rank 1: the first process has not sent the plan within 0 s in .*rendezvous"):
         meet(1, 2, tmp_path).share("plan", lambda: None)
     assert not list((tmp_path / FOLDER).iterdir())
 
 
-def test_a_first_process_that_has_ended_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ended_first_process_is_not_awaited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CHILD, "1234567890")  # nobody's parent
     with pytest.raises(ValueError, match="rank 1: the first process ended before it sent the plan"):
         meet(1, 2, tmp_path).share("plan", lambda: None)
@@ -166,7 +166,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason=
 
 
 @needs_proc
-def test_listening_sees_a_socket() -> None:
+def test_listening_sockets_are_detected() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         assert listening(os.getpid()) >= {f"tcp 0100007F:{server.getsockname()[1]:04X}"}
     assert not any(f":{server.getsockname()[1]:04X}" in each for each in listening(os.getpid()))

@@ -33,7 +33,7 @@ def test_a_background_that_does_not_change_is_the_median() -> None:
     torch.testing.assert_close(background.of(torch.rand(2, frames.shape[1])), median.expand(2, -1))
 
 
-def test_parts_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = scene()[0].reshape(60, -1)
     whole = median_frame(frames, 255.0)
     monkeypatch.setattr("dop_lightning.matrices.scenes.background.AT_ONCE", 60 * 7)

@@ -17,7 +17,7 @@ from tests.matrices.scenes.builders import scene, write_folder, write_video
 
 
 @pytest.mark.parametrize("size", [(20, 32), (21, 33)])
-def test_a_video_comes_back_nearly_as_it_was(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_video_round_trip_is_nearly_exact(tmp_path: Path, size: tuple[int, int]) -> None:
     frames = np.zeros((4, *size, 3), dtype=np.uint8)
     frames[:, 5:, 7:] = 200
     read = find_frames(write_video(tmp_path / "a.mp4", frames))
@@ -66,14 +66,14 @@ def test_a_dark_first_frame_does_not_set_the_range(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.stack(list(read))[:, 0], values / 65535, atol=1e-6)
 
 
-def test_frames_of_other_sizes_are_named(tmp_path: Path) -> None:
+def test_frames_of_different_sizes_are_reported(tmp_path: Path) -> None:
     write_folder(tmp_path, np.zeros((2, 8, 9, 3), dtype=np.uint8))
     write_folder(tmp_path, np.zeros((1, 8, 10, 3), dtype=np.uint8), "z{}.png")
     with pytest.raises(ValueError, match=r"z0.png: frames must have the size of frame0.png, 9×8 .* got 10×8"):
         list(find_frames(tmp_path))
 
 
-def test_what_is_no_scene_is_named(tmp_path: Path) -> None:
+def test_non_scenes_are_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none.mp4: no such file"):
         find_frames(tmp_path / "none.mp4")
     (tmp_path / "text.mp4").write_text("hello")
@@ -104,7 +104,7 @@ def test_frames_of_a_phone_are_upright(tmp_path: Path, matrix: tuple[int, int, i
     np.testing.assert_array_equal(next(iter(read)), expected)
 
 
-def test_a_video_that_is_cut_off_is_told(tmp_path: Path) -> None:
+def test_truncated_video_is_reported(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     write_video(tmp_path / "whole.mp4", np.tile(scene()[0], (3, 1, 1, 1)))
     with av.open(str(tmp_path / "whole.mp4")) as source, av.open(str(tmp_path / "whole.mkv"), "w") as target:
@@ -121,7 +121,7 @@ def test_a_video_that_is_cut_off_is_told(tmp_path: Path) -> None:
     assert f"cut.mkv: frames end after {len(cut) / 10:.3g} s of 18 s" in cut.trouble
 
 
-def test_a_full_disk_is_told_with_the_name_of_the_video(tmp_path: Path) -> None:
+def test_full_disk_is_reported_with_the_name_of_the_video(tmp_path: Path) -> None:
     class Full:
         def __init__(self, container: Any) -> None:
             self.close, self.add_stream = container.close, container.add_stream
@@ -139,7 +139,7 @@ def test_a_full_disk_is_told_with_the_name_of_the_video(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_video_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
+def test_unfinished_video_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("old")
     good, bad = np.zeros((8, 8), dtype=np.uint8), np.zeros((8, 8, 4), dtype=np.uint8)
 
@@ -154,7 +154,7 @@ def test_a_video_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def test_without_pyav_it_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyav_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.mp4").write_text("x")
     monkeypatch.delitem(sys.modules, "av", raising=False)
     real = builtins.__import__

@@ -42,7 +42,7 @@ def test_the_foreground_has_the_values_of_the_frame_inside_of_the_mask(tmp_path:
 
 
 @pytest.mark.parametrize("at_once", [1, 7])
-def test_batches_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+def test_batches_do_not_change_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     frames = scene()[0]
     read = find_frames(write_folder(tmp_path / "room", frames))
     whole = background(frames)
@@ -77,7 +77,7 @@ def test_writing_stops_between_batches(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(list((tmp_path / "out" / "mask").iterdir())) == 19
 
 
-def test_progress_is_printed_where_there_is_no_terminal(
+def test_progress_is_printed_without_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frames = scene()[0]

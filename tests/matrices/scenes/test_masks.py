@@ -10,7 +10,7 @@ from dop_lightning.matrices.scenes.masks import candidates, connected_masks, evi
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.4, 0.9, 1.0])
-def test_components_are_those_of_scipy(share: float) -> None:
+def test_components_equal_scipy(share: float) -> None:
     masks = np.random.default_rng(0).random((3, 17, 23)) < share
     runs = Runs.of(masks)
     numbers = runs.components()
@@ -44,7 +44,7 @@ def test_single_pixels_are_noise_and_blocks_are_not() -> None:
     assert strong.nonzero().tolist() == [[0, 45, 65]]
 
 
-def test_what_appears_once_must_be_large() -> None:
+def test_objects_in_a_single_frame_must_be_large() -> None:
     weak = torch.zeros(4, 200, 200, dtype=torch.bool)
     weak[1, 10:14, 10:14] = True  # 16 pixels of 40000, in one frame
     weak[1:3, 50:54, 50:54] = True  # in two frames
@@ -58,6 +58,6 @@ def test_what_appears_once_must_be_large() -> None:
     assert torch.equal(connected_masks(weak, strong), expected)
 
 
-def test_nothing_moves() -> None:
+def test_scene_without_motion_has_no_mask() -> None:
     nothing = torch.zeros(3, 8, 9, dtype=torch.bool)
     assert not connected_masks(nothing, nothing).any()

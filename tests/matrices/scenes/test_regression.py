@@ -16,7 +16,7 @@ def rows_with_outliers(share: float) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.3])
-def test_outliers_of_one_sign_leave_the_error_of_the_noise(share: float) -> None:
+def test_outliers_of_one_sign_do_not_add_error(share: float) -> None:
     y, V, codes = rows_with_outliers(share)
     error = (huber_codes(y, V, 0.01) - codes).square().mean().sqrt()
     assert error < 0.016  # the noise is 0.01
@@ -24,7 +24,7 @@ def test_outliers_of_one_sign_leave_the_error_of_the_noise(share: float) -> None
         assert error < 0.1 * (y @ V.mT - codes).square().mean().sqrt()
 
 
-def test_a_row_is_the_same_whatever_rows_are_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_do_not_depend_on_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     y, V, _ = rows_with_outliers(0.2)
     together = huber_codes(y, V, 0.01, torch.ones(3))
     torch.testing.assert_close(huber_codes(y[5:6], V, 0.01, torch.ones(3)), together[5:6])
@@ -32,7 +32,7 @@ def test_a_row_is_the_same_whatever_rows_are_beside_it(monkeypatch: pytest.Monke
     torch.testing.assert_close(huber_codes(y, V, 0.01, torch.ones(3)), together)
 
 
-def test_nothing_to_regress_and_wrong_shapes() -> None:
+def test_empty_input_and_wrong_shapes() -> None:
     assert huber_codes(torch.zeros(4, 5), torch.zeros(0, 5), 0.1).shape == (4, 0)
     with pytest.raises(ValueError, match=r"same number of columns, got \(4, 5\) and \(2, 6\)"):
         huber_codes(torch.zeros(4, 5), torch.zeros(2, 6), 0.1)
@@ -40,7 +40,7 @@ def test_nothing_to_regress_and_wrong_shapes() -> None:
         huber_codes(torch.zeros(4, 5), torch.zeros(2, 5), 0.0)
 
 
-def test_the_robust_deviation_is_that_of_gaussian_noise() -> None:
+def test_robust_deviation_is_consistent_for_gaussian_noise() -> None:
     noise = torch.randn(2, 20001, generator=torch.Generator().manual_seed(1))
     noise[1, :4000] = 50
     deviation = robust_deviation(noise)

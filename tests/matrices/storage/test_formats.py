@@ -42,7 +42,7 @@ def gaps() -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", STORES)
-def test_the_parts_are_those_of_a_mapped_array_in_the_format_of_the_matrix(
+def test_results_equal_those_of_a_mapped_array_in_the_format_of_the_matrix(
     tmp_path: Path, expected: list[np.ndarray], suffix: str
 ) -> None:
     file = store(tmp_path / f"a{suffix}", gaps(), chunks=(32, 50))
@@ -56,7 +56,7 @@ def test_the_parts_are_those_of_a_mapped_array_in_the_format_of_the_matrix(
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".zarr"])
-def test_a_signal_is_heard_and_the_same_command_resumes(
+def test_signal_stops_and_the_same_command_resumes(
     tmp_path: Path, expected: list[np.ndarray], suffix: str, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     store(tmp_path / f"a{suffix}", gaps(), name="runs/x")
@@ -81,7 +81,7 @@ def test_a_signal_is_heard_and_the_same_command_resumes(
 
 
 @pytest.mark.parametrize("suffix", [".npy", *STORES])
-def test_what_fails_while_it_is_written_leaves_nothing(tmp_path: Path, suffix: str) -> None:
+def test_failed_write_leaves_no_file(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     array = np.arange(12, dtype=np.float32).reshape(4, 3)
     store(tmp_path / f"skip{suffix}", array)
@@ -196,7 +196,7 @@ def test_a_missing_library_is_named_with_its_extra(
     assert f'require {library}: pip install "dop_lightning[{extra}]"' in capsys.readouterr().err
 
 
-def test_files_that_differ_in_their_arrays_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_with_different_arrays_are_distinguished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = problem(200, 100, 2).observation.numpy()
     for name in ("one", "two"):
         store(tmp_path / "a.h5", given, name)

@@ -33,7 +33,7 @@ def test_a_stored_matrix_is_indexed_as_a_tensor(monkeypatch: pytest.MonkeyPatch,
         assert torch.equal(stored[key], tensor[key])
 
 
-def test_a_part_is_read_where_it_is() -> None:
+def test_part_is_read_in_place() -> None:
     counted = Counted(np.arange(300, dtype=np.float32).reshape(50, 6), 4)
     part = StripMatrix("a", counted).part(slice(10, 30))
     assert part.shape == (20, 6)
@@ -72,6 +72,6 @@ def test_chunks_above_the_memory_are_read_in_parts(monkeypatch: pytest.MonkeyPat
         (np.ones((3, 0)), r"got shape \(3, 0\)"),
     ],
 )
-def test_others_are_refused(array: np.ndarray, message: str) -> None:
+def test_other_sources_are_refused(array: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         StripMatrix("a", Counted(array, 1))

@@ -55,15 +55,15 @@ class TestBlur(OperatorSuite):
                 expected = expected[:, rows : x.shape[1] - rows, columns : x.shape[2] - columns]
             torch.testing.assert_close(y, torch.from_numpy(expected), rtol=1e-12, atol=1e-12)
 
-    def test_constants_stay(self) -> None:
+    def test_constants_are_preserved(self) -> None:
         problems = self.problems(1)
         y = self.make(problems)(torch.full((1, *self.shape), 0.7, dtype=torch.float64))
         torch.testing.assert_close(y, torch.full_like(y, 0.7))
 
-    def test_shapes_follow_from_each_other(self) -> None:
+    def test_shapes_are_inverse_of_each_other(self) -> None:
         assert self.sensing.signal_shape(self.sensing.observation_shape(self.shape)) == self.shape
 
-    def test_the_operator_may_go_elsewhere(self) -> None:
+    def test_operator_moves_to_other_devices_and_types(self) -> None:
         problems = self.problems(1)
         A = self.make(problems).to("meta")
         y = A(torch.zeros(1, *self.shape, dtype=torch.float64, device="meta"))
@@ -107,7 +107,7 @@ class TestMaskedBlur(TestGaussianBlur):
         assert problems.mask is not None
         torch.testing.assert_close(A(X), problems.mask * self.sensing.operator(problems)(X))
 
-    def test_constants_stay(self) -> None:
+    def test_constants_are_preserved(self) -> None:
         """Not where nothing was observed."""
 
 
@@ -153,12 +153,12 @@ def test_a_gaussian_has_its_standard_deviation() -> None:
         (3 * 2**0.5, -45, [[1 / 3, 0, 0], [0, 1 / 3, 0], [0, 0, 1 / 3]]),
     ],
 )
-def test_a_motion_leaves_in_each_pixel_the_share_of_its_path(length: float, angle: float, expected: Any) -> None:
+def test_motion_blur_weights_pixels_by_path_length(length: float, angle: float, expected: Any) -> None:
     taps = MotionBlur(length, angle).kernel_taps()
     torch.testing.assert_close(taps, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-9)
 
 
-def test_a_motion_is_as_long_and_as_steep_as_said() -> None:
+def test_motion_blur_has_the_given_length_and_angle() -> None:
     taps = MotionBlur(40, 25).kernel_taps()
     rows, columns = torch.nonzero(taps, as_tuple=True)
     weights = taps[rows, columns]
@@ -228,7 +228,7 @@ def test_arguments_are_checked(make: Any, message: str) -> None:
         make()
 
 
-def test_a_kernel_file_that_is_none_is_named(tmp_path: Path) -> None:
+def test_invalid_kernel_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         Blur(str(tmp_path / "none.png"))
     (tmp_path / "text.png").write_text("not an image")
@@ -252,7 +252,7 @@ def test_images_must_be_large_enough(sensing: Blurring, shape: tuple[int, ...], 
         sensing.observation_shape(shape)
 
 
-def test_images_are_needed() -> None:
+def test_images_are_required() -> None:
     with pytest.raises(ValueError, match=r"a convolution requires images, C×H×W, got a signal of shape \(8, 8\)"):
         GaussianBlur(1).observation_shape((8, 8))
     problems = ProblemBatch([Problem("a", torch.zeros(1, 9, 9))])

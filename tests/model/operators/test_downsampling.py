@@ -24,11 +24,11 @@ class TestBicubic(OperatorSuite):
     def make(self, problems: ProblemBatch) -> Operator:
         return operator_of(problems)
 
-    def test_constants_stay(self) -> None:
+    def test_constants_are_preserved(self) -> None:
         y = self.make(self.problems(1))(torch.full((1, *self.shape), 0.7, dtype=torch.float64))
         torch.testing.assert_close(y, torch.full_like(y, 0.7))
 
-    def test_a_ramp_stays_a_ramp_inside(self) -> None:
+    def test_ramp_is_preserved_inside(self) -> None:
         """Blocks are seen at their centres: nothing is shifted."""
         f, (_, height, width) = self.sensing.factor, self.shape
         ramp = torch.arange(width, dtype=torch.float64).expand(1, 2, height, width).clone()
@@ -64,7 +64,7 @@ class TestBox(TestBicubic):
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
-def test_bicubic_is_that_of_pillow_inside(factor: int) -> None:
+def test_bicubic_equals_pillow_inside(factor: int) -> None:
     side = 12 * factor
     x = draw(1, (1, side, side), torch.float32)
     reduced = np.array(Image.fromarray(x[0].numpy()).resize((12, 12), Image.Resampling.BICUBIC))
@@ -74,7 +74,7 @@ def test_bicubic_is_that_of_pillow_inside(factor: int) -> None:
 
 @pytest.mark.parametrize("factor", [2, 3, 5])
 @pytest.mark.parametrize("filter", ["bicubic", "gaussian", "box"])
-def test_a_filter_has_the_parity_of_the_factor_and_the_sum_1(factor: int, filter: Any) -> None:
+def test_filter_has_the_parity_of_the_factor_and_sum_1(factor: int, filter: Any) -> None:
     taps = Downsampling(factor, filter).kernel_taps()
     assert taps.sum().item() == pytest.approx(1)
     assert all(side % 2 == factor % 2 and side >= factor for side in taps.shape)

@@ -22,7 +22,7 @@ class TestIdentity(OperatorSuite):
         assert torch.equal(self.make(problems)(X), X)
         assert torch.equal(self.make(problems).adjoint(X), X)
 
-    def test_shapes_that_differ_are_refused(self) -> None:
+    def test_different_shapes_are_refused(self) -> None:
         problems = ProblemBatch([Problem("a", torch.zeros(4), signal_shape=(2, 2))])
         with pytest.raises(ValueError, match=r"Identity requires observations with the shape of the signal, \(2, 2\)"):
             Identity(problems)
@@ -44,7 +44,7 @@ class TestEntryMask(OperatorSuite):
         assert torch.equal(self.make(problems)(X), X * problems.mask)
         assert torch.equal(self.make(problems).adjoint(X), X * problems.mask)
 
-    def test_add_forward_gives_0_where_nothing_was_observed(self) -> None:
+    def test_add_forward_is_0_at_unobserved_entries(self) -> None:
         problems = self.problems(2)
         assert problems.mask is not None
         r = -problems.observation

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dop_lightning.model.operators import Operator, Physics, PhysicsOperator, operator_of
-from dop_lightning.model.operators.physics import _made
+from dop_lightning.model.operators.physics import _create_physics
 from dop_lightning.problems.problem import Problem, ProblemBatch
 from tests.model.operators.builders import measured
 from tests.suites.operator import OperatorSuite
@@ -85,7 +85,7 @@ class TestPhysics(OperatorSuite):
     def make(self, problems: ProblemBatch) -> Operator:
         return operator_of(problems)
 
-    def test_shapes_follow_from_each_other(self) -> None:
+    def test_shapes_are_inverse_of_each_other(self) -> None:
         assert self.sensing.signal_shape(self.sensing.observation_shape(self.shape)) == self.shape
 
 
@@ -99,7 +99,7 @@ class TestPhysicsOfAPath(TestPhysics):
         X = self.signals(problems)
         torch.testing.assert_close(A(X), 0.5 * A.physics.weights @ X)
 
-    def test_what_is_drawn_depends_on_the_seed_alone(self) -> None:
+    def test_draws_depend_on_the_seed_only(self) -> None:
         before = torch.get_rng_state()
         settings = {"m": 3}
         one, again, other = (Physics(f"{HERE}.Rows", settings, seed).make() for seed in (1, 1, 2))
@@ -107,10 +107,10 @@ class TestPhysicsOfAPath(TestPhysics):
         assert torch.equal(one.weights, again.weights)
         assert not torch.equal(one.weights, other.weights)
 
-    def test_equal_settings_are_stacked_and_made_once(self) -> None:
+    def test_equal_settings_share_one_operator(self) -> None:
         one, other = (Physics(f"{HERE}.Rows", {"m": 3}) for _ in range(2))
         assert one == other
-        assert _made(one) is _made(other)
+        assert _create_physics(one) is _create_physics(other)
         assert len(ProblemBatch([measured(one, self.shape), measured(other, self.shape, 2, "b")])) == 2
         assert one != Physics(f"{HERE}.Rows", {"m": 2})
 
@@ -119,7 +119,7 @@ class TestPlainObject(TestPhysics):
     sensing = Physics(Plain())
 
 
-def test_an_operator_has_a_copy_and_takes_it_along() -> None:
+def test_operator_copies_the_physics_and_moves_it() -> None:
     rows = Rows(3)
     (problem,) = problems = ProblemBatch([measured(Physics(rows), (1, 4, 2))])
     A = operator_of(problems).to("meta")
@@ -156,12 +156,12 @@ def test_descriptions() -> None:
         (lambda: Physics(Complex(3)).observation_shape((1, 4, 7)), "one real tensor, got torch.complex64"),
     ],
 )
-def test_what_is_no_linear_physics_is_refused(make: Any, message: str) -> None:
+def test_nonlinear_physics_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_a_missing_deepinv_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_deepinv_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deepinv", None)
     monkeypatch.delitem(sys.modules, "deepinv.physics", raising=False)
     with pytest.raises(ImportError, match=r'requires deepinv: pip install "dop_lightning\[physics\]"'):
@@ -192,7 +192,7 @@ class TestDeepinvDownsampling(TestDeepinvBlur):
         return Physics("deepinv.physics.Downsampling", {"img_size": list(self.shape), "factor": 2, "filter": "bicubic"})
 
 
-def test_deepinv_measurements_that_are_drawn() -> None:
+def test_random_deepinv_measurements() -> None:
     pytest.importorskip("deepinv", exc_type=ImportError)
     sensing = Physics("deepinv.physics.CompressedSensing", {"m": 20, "img_size": [1, 6, 6]})
     assert sensing.observation_shape((1, 6, 6)) == (20,)
@@ -200,7 +200,7 @@ def test_deepinv_measurements_that_are_drawn() -> None:
     torch.testing.assert_close(sensing.measure(2 * x, 0), 2 * sensing.measure(x, 5))  # the same A for every problem
 
 
-def test_deepinv_physics_that_are_not_linear_are_refused() -> None:
+def test_nonlinear_deepinv_physics_are_refused() -> None:
     pytest.importorskip("deepinv", exc_type=ImportError)
     with pytest.raises(ValueError, match="must be linear, with the methods A and A_adjoint"):
         Physics("deepinv.physics.Haze").make()

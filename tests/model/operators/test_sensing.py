@@ -119,7 +119,7 @@ def batch(sensing: Sensing, shape: Sequence[int], *seeds: int, dtype: torch.dtyp
 
 @pytest.mark.parametrize("chunk", [2**20, 60, 1])
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_storage_changes_nothing(chunk: int, symmetric: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_does_not_change_results(chunk: int, symmetric: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gaussian_sensing, "CHUNK", chunk)
     problems = batch(GaussianMeasurements(13), (4, 4), 3, 8)
     dense, seeds = (GaussianSensing(problems, symmetric, storage) for storage in ("dense", "seeds"))
@@ -132,7 +132,7 @@ def test_storage_changes_nothing(chunk: int, symmetric: bool, monkeypatch: pytes
     torch.testing.assert_close(dense(X), torch.einsum("kmn,kn->km", dense.A, X.flatten(1)))
 
 
-def test_auto_keeps_what_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_stores_small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     problems = batch(GaussianMeasurements(5), (3, 2), 1, 2)
     monkeypatch.setattr(gaussian_sensing, "DENSE_LIMIT", 2 * 5 * 6 * 8)
     assert GaussianSensing(problems).A is not None
@@ -149,7 +149,7 @@ def test_entries_have_variance_1_over_m() -> None:
     assert (y.norm() / X.norm()).item() == pytest.approx(1, abs=0.04)  # E A*A = I
 
 
-def test_matrices_depend_on_the_seed_alone() -> None:
+def test_matrices_depend_on_the_seed_only() -> None:
     A = GaussianSensing(batch(GaussianMeasurements(3), (2, 2), 4, 9, 4)).matrix()
     assert torch.equal(A[0], A[2])
     assert not torch.equal(A[0], A[1])
@@ -158,7 +158,7 @@ def test_matrices_depend_on_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("storage", ["dense", "seeds"])
-def test_operator_works_elsewhere(storage: str) -> None:
+def test_operator_moves_to_other_devices_and_types(storage: str) -> None:
     A = GaussianSensing(batch(GaussianMeasurements(3), (2, 2), 4, 5), storage=storage).to("meta")  # type: ignore[arg-type]
     y = A(torch.zeros(2, 2, 2, dtype=torch.float64, device="meta"))
     assert (y.shape, y.device.type) == ((2, 3), "meta")
@@ -220,7 +220,7 @@ def test_storage_is_checked() -> None:
 
 @pytest.mark.parametrize("sensing", [GaussianMeasurements(4, symmetric=True), CommutingMeasurements(4)])
 @pytest.mark.parametrize("shape", [(4, 3), (4,), (2, 2, 2)])
-def test_square_matrices_are_needed(sensing: Sensing, shape: tuple[int, ...]) -> None:
+def test_square_matrices_are_required(sensing: Sensing, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="require square matrices, got a signal of shape"):
         sensing.measure(draw(1, shape), 0)
     with pytest.raises(ValueError, match=r"a: .* require square matrices, got a signal of shape"):
@@ -228,12 +228,12 @@ def test_square_matrices_are_needed(sensing: Sensing, shape: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize("operator", [GaussianSensing, CommutingSensing])
-def test_vectors_of_measurements_are_needed(operator: type[Operator]) -> None:
+def test_vectors_of_measurements_are_required(operator: type[Operator]) -> None:
     with pytest.raises(ValueError, match=r"requires observations of shape \(m,\), got \(2, 2\)"):
         operator(ProblemBatch([Problem("a", torch.zeros(2, 2))]))
 
 
-def test_masked_needs_a_mask() -> None:
+def test_masked_requires_a_mask() -> None:
     problems = batch(GaussianMeasurements(3), (2, 2), 1)
     with pytest.raises(ValueError, match="Masked requires problems with a mask, '0' has none"):
         Masked(problems, GaussianSensing(problems))

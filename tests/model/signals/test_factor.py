@@ -67,7 +67,7 @@ def test_symmetric_factor_is_equation_3() -> None:
         torch.testing.assert_close(signal()[k], U @ U.T, **ROUNDING)
 
 
-def test_symmetric_gradient_of_a_derivative_that_is_not_symmetric() -> None:
+def test_symmetric_gradient_of_an_asymmetric_derivative() -> None:
     """½(R + Rᵀ)U for the quarter squared loss, whose derivative is G = R/2."""
     signal, R = SymmetricFactor(batch(5, 5), rank=2, scale=1.0), draw(1, (1, 5, 5))
     U = signal.U.detach()[0]
@@ -113,13 +113,13 @@ def test_balanced_factor_moves_as_fast_as_the_symmetric_one() -> None:
 
 
 @pytest.mark.parametrize(("shape", "rank"), [((4, 7), 4), ((7, 4), 4), ((5, 5), 5)])
-def test_rank_that_is_not_known_is_the_largest(shape: tuple[int, int], rank: int) -> None:
+def test_unknown_rank_defaults_to_the_maximum(shape: tuple[int, int], rank: int) -> None:
     signal = Factor(batch(*shape))
     assert signal.U.shape == (1, shape[0], rank)
     assert signal.V.shape == (1, shape[1], rank)
 
 
-def test_symmetric_rank_that_is_not_known_is_the_largest() -> None:
+def test_unknown_symmetric_rank_defaults_to_the_maximum() -> None:
     assert SymmetricFactor(batch(6, 6)).U.shape == (1, 6, 6)
 
 
@@ -132,7 +132,7 @@ def test_start_is_normal_with_the_given_scale(make) -> None:
             assert abs(float(p.std()) / scale - 1) < 0.06  # 3600 draws: five standard deviations
 
 
-def test_factors_start_at_numbers_of_their_own() -> None:
+def test_factors_start_at_separate_numbers() -> None:
     signal = Factor(batch(5, 5), scale=1.0)
     assert not torch.equal(signal.U, signal.V)
 
@@ -192,7 +192,7 @@ def test_images_are_refused(make) -> None:
 
 @pytest.mark.parametrize("make", [SymmetricFactor, Factor])
 @pytest.mark.parametrize("size", [1e-30, 1e30])
-def test_a_growing_factor_begins_alike_whatever_the_unit(make, size: float) -> None:
+def test_growing_factor_start_does_not_depend_on_units(make, size: float) -> None:
     """Squares of such numbers are none of their type."""
     y = draw(1, (12, 12), torch.float32)
     factors = []
@@ -204,7 +204,7 @@ def test_a_growing_factor_begins_alike_whatever_the_unit(make, size: float) -> N
 
 
 @pytest.mark.parametrize("make", [SymmetricFactor, Factor])
-def test_a_growing_factor_of_a_problem_that_diverges_does_not_stop_the_others(make) -> None:
+def test_diverging_growing_factor_does_not_stop_the_others(make) -> None:
     problems = ProblemBatch([Problem(name, draw(k, (12, 12)), seed=k) for k, name in enumerate("ab")])
     signal = make(problems, rank=6, growing=True)
     signal.begin_(problems.observation)

@@ -31,7 +31,7 @@ def test_coordinates_are_the_centres_of_the_pixels() -> None:
             torch.testing.assert_close(v[i, j], torch.tensor([(i + 0.5) / 3, (j + 0.5) / 5]))
 
 
-def test_features_are_those_of_the_paper() -> None:
+def test_features_equal_the_paper() -> None:
     v, B = draw(0, (4, 2)), draw(1, (3, 2))
     features = fourier_features(v, B)
     for n in range(4):
@@ -58,7 +58,7 @@ def test_any_size_and_depth(shape: tuple[int, int, int], width: int, depth: int)
     assert sum(isinstance(m, torch.nn.ReLU) for m in network.modules()) == depth
 
 
-def test_frequencies_come_from_the_stream_of_the_problem_with_the_deviation_asked_for() -> None:
+def test_frequencies_come_from_the_stream_with_the_given_deviation() -> None:
     problems = ProblemBatch([Problem("a", torch.zeros(1, 6, 6), seed=4)])
     signal = NetworkSignal(problems, partial(FourierMLP, frequencies=500, sigma=3.0))
     B = 3.0 * torch.randn(500, 2, generator=stream(4, "init"))
@@ -77,6 +77,6 @@ def test_sigma_is_checked() -> None:
         FourierMLP((1, 4, 4), sigma=0)
 
 
-def test_what_is_no_image_is_refused() -> None:
+def test_non_images_are_refused() -> None:
     with pytest.raises(ValueError, match=r"FourierMLP requires images, C×H×W, got a signal of shape \(4, 4\)"):
         FourierMLP((4, 4))

@@ -58,7 +58,7 @@ def test_rates_have_the_order_of_the_entries() -> None:
     torch.testing.assert_close(signal(), expected, **ROUNDING)
 
 
-def test_start_is_that_of_theta_whatever_the_rates() -> None:
+def test_start_does_not_depend_on_the_rates() -> None:
     problems = batch(4)
     torch.testing.assert_close(Coordinates(problems, 9.0, 0.3)(), Coordinates(problems, 1.0, 0.3)(), **ROUNDING)
     assert not Coordinates(problems)().any()

@@ -93,14 +93,14 @@ def batch(*shape: int, K: int = 2, dtype: torch.dtype = torch.float32) -> Proble
 # -------------------------------------------------------------------------------------------------------------- values
 
 
-def test_output_is_that_of_the_module() -> None:
+def test_output_equals_the_module_output() -> None:
     z = draw(0, (3, 5))
     signal = NetworkSignal(batch(3, 4, dtype=torch.float64), perceptron, z)
     for k in range(2):
         assert torch.equal(signal()[k], signal.networks[k](z))
 
 
-def test_the_shape_of_the_signal_is_what_the_factory_gets() -> None:
+def test_factory_receives_the_signal_shape() -> None:
     given: list[Shape] = []
 
     def network(shape: Shape) -> nn.Module:
@@ -118,7 +118,7 @@ def test_layers_start_as_in_pytorch_from_the_stream_of_the_problem() -> None:
     assert not torch.equal(signal.networks[0].offset, signal.networks[1].offset)
 
 
-def test_noise_of_a_network_is_named_by_the_iteration() -> None:
+def test_network_noise_depends_on_the_iteration() -> None:
     signal = NetworkSignal(batch(3, 4), Restless, UniformInput([1, 2, 4]))
     first, second = signal(1), signal(2)
     assert not torch.equal(first, second)
@@ -127,28 +127,28 @@ def test_noise_of_a_network_is_named_by_the_iteration() -> None:
     assert torch.equal(NetworkSignal(batch(3, 4), Restless, UniformInput([1, 2, 4]))(1), first)
 
 
-def test_there_is_no_evaluation_mode() -> None:
+def test_evaluation_mode_has_no_effect() -> None:
     signal = NetworkSignal(batch(3, 4), Restless, UniformInput([1, 2, 4]))
     outer = nn.ModuleList([signal]).eval()
     assert not outer.training
     assert all(module.training for module in signal.modules())
 
 
-def test_uniform_input_is_that_of_the_skip_network() -> None:
+def test_uniform_input_equals_that_of_the_skip_network() -> None:
     problems = batch(3, 8, 8)
     z = UniformInput([64, 64, 2])(problems[1])
     assert torch.equal(z, SkipUNet(problems, width=1, input_channels=2).input_of(1)[0])
     assert 0 <= float(z.min()) < float(z.max()) <= 0.1
 
 
-def test_inputs_are_let_go_and_come_back() -> None:
+def test_inputs_are_released_and_recreated() -> None:
     signal = NetworkSignal(batch(2, 3, 4), perceptron, UniformInput([2, 3, 5]))
     X = signal()
     signal.release()
     assert torch.equal(signal(), X)
 
 
-def test_whole_numbers_as_input_stay_whole() -> None:
+def test_integer_input_stays_integer() -> None:
     signal = NetworkSignal(batch(3, 4, dtype=torch.float64), lambda s: nn.Embedding(9, s[1]), torch.tensor([1, 8, 1]))
     X = signal()
     assert torch.equal(X[:, 0], X[:, 2])
@@ -168,7 +168,7 @@ def state(problems: ProblemBatch, adam: bool) -> BatchState:
 
 
 @pytest.mark.parametrize("adam", [False, True])
-def test_resumed_at_the_same_bits_in_another_batch(adam: bool) -> None:
+def test_resuming_in_another_batch_gives_the_same_bits(adam: bool) -> None:
     whole = state(batch(3, 4, K=3), adam)
     whole.advance(30)
     first = state(batch(3, 4, K=3), adam)
@@ -188,7 +188,7 @@ def test_resumed_at_the_same_bits_in_another_batch(adam: bool) -> None:
         assert torch.equal(rest.evaluate().signal[place], X[k])
 
 
-def test_a_diverging_problem_goes_back_alone() -> None:
+def test_only_the_diverging_problem_is_restored() -> None:
     problems, alone = state(batch(3, 4), adam=True), state(batch(3, 4, K=1), adam=True)
     with torch.no_grad():
         problems.corruption.get_parameter("g")[1].fill_(torch.inf)
@@ -216,7 +216,7 @@ def test_a_diverging_problem_goes_back_alone() -> None:
         (lambda shape: SHARED, "new module for each problem, got modules with shared parameters"),
     ],
 )
-def test_what_makes_no_network_is_refused(network: Callable[[Shape], nn.Module], said: str) -> None:
+def test_factories_of_other_objects_are_refused(network: Callable[[Shape], nn.Module], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         NetworkSignal(batch(3, 4), network, torch.ones(3, 5))
 

@@ -44,7 +44,7 @@ def test_signal_starts_at_0(start) -> None:
     assert 0.7e-4 < float(signal.g.detach().square().mean().sqrt()) < 1.3e-4
 
 
-def test_signal_descends_as_a_corruption_does() -> None:
+def test_signal_descends_like_a_corruption() -> None:
     problems = batch(4, 3, K=2)
     signal, corruption = HadamardSignal(problems, scale=0.3), HadamardCorruption(problems)
     with torch.no_grad():

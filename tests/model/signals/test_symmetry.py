@@ -52,7 +52,7 @@ def test_values() -> None:
     assert asymmetry(X, torch.ones(40, 40, dtype=torch.bool).triu()) is None
 
 
-def test_entries_that_were_not_observed_do_not_count() -> None:
+def test_unobserved_entries_do_not_count() -> None:
     generator = torch.Generator().manual_seed(0)
     X, garbage = torch.randn(2, 60, 60, generator=generator)
     mask = torch.rand(60, 60, generator=generator) > 0.75
@@ -67,7 +67,7 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
         asymmetry(torch.zeros(shape))
 
 
-def test_nothing_is_said_of_other_problems() -> None:
+def test_other_problems_give_no_hint() -> None:
     assert symmetry_hint(Problem("a", torch.rand(3, 20, 20))) is None
     assert symmetry_hint(Problem("a", torch.rand(20, 30))) is None
     sensing = GaussianMeasurements(9)

@@ -16,15 +16,15 @@ def refuse(*_: object) -> int:
     raise AssertionError("no run is asked for")
 
 
-def test_a_table_has_the_columns_of_all_rows_and_leaves_gaps() -> None:
+def test_table_has_the_columns_of_all_rows() -> None:
     assert csv_text([{"a": 1, "b": 0.12345678}, {"a": None, "c": "x"}]) == "a,b,c\n1,0.123457,\n,,x\n"
 
 
-def test_the_configs_are_those_of_the_checkout() -> None:
+def test_configs_are_read_from_the_checkout() -> None:
     assert config_folder() == Path(__file__).parents[3] / "configs"
 
 
-def test_a_drawing_has_the_same_bytes_again(tmp_path: Path) -> None:
+def test_drawing_is_reproducible_to_the_byte(tmp_path: Path) -> None:
     for name in ("one", "two"):
         with canvas(2, 1) as drawing:
             drawing.subplots().plot([0, 1], [1, 0])

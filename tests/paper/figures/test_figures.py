@@ -21,7 +21,7 @@ BUNDLED = Path(__file__).parents[3] / "configs"
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_configs_are_those_of_the_figure(name: str) -> None:
+def test_configs_belong_to_the_figure(name: str) -> None:
     figure, found = load_figure(name), {path.stem for path in figure_folder(name).glob("*.yaml")}
     assert figure.name == name
     if isinstance(figure, FittedFigure):
@@ -100,7 +100,7 @@ def test_appendix_a(made) -> None:
     assert said.count("yes  Λ = ") == 2
 
 
-def test_an_optimum_of_zero_is_a_distance_like_others(tiny: Callable[[str], Path]) -> None:
+def test_zero_optimum_gives_a_finite_distance(tiny: Callable[[str], Path]) -> None:
     tiny("theorem-1")
     figure = load_figure("theorem-1")
     assert isinstance(figure, ComputedFigure)
@@ -120,7 +120,7 @@ def test_grid_of_the_default_and_its_rivals(made) -> None:
 
 
 @pytest.mark.slow
-def test_grid_shows_rivals_beside_the_methods(tiny, dop, tmp_path: Path) -> None:
+def test_grid_shows_rivals_with_the_methods(tiny, dop, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     own, out = tiny("grid"), tmp_path / "out"
     rivals = tmp_path / "configs" / "rivals"
@@ -164,7 +164,7 @@ def test_grid_shows_rivals_beside_the_methods(tiny, dop, tmp_path: Path) -> None
     assert "no result for 1 of the 4 problems of the figure, such as camera, 10%, seed 0" in said.err
 
 
-def test_grid_takes_the_average_of_an_oracle_where_it_is_better(tmp_path: Path) -> None:
+def test_grid_uses_the_average_of_an_oracle_if_better(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("problem,iteration,tag,value\na,10,psnr,20\na,20,psnr_average,21\na,20,loss,99\na,30,psnr,19\n")
     assert _oracles(tmp_path) == {"a": (21.0, 20)}

@@ -83,7 +83,7 @@ def curve(method: str, image: str, ratio: float, *values: float, average: float 
     return rows if average is None else [{**row, "psnr_average": row["psnr"] + average} for row in rows]
 
 
-def test_a_running_average_is_what_a_run_gives(tmp_path: Path) -> None:
+def test_running_average_equals_that_of_a_run(tmp_path: Path) -> None:
     figure, rows = load_figure("4"), []
     for image, ratio in (("a", 0.5), ("b", 0.5), ("a", 0.1)):
         rows += curve("dip_l1", image, ratio, 10, 22, 15)
@@ -97,7 +97,7 @@ def test_a_running_average_is_what_a_run_gives(tmp_path: Path) -> None:
     assert "default,a,0.5,300,22.4,23.4" in (tmp_path / "4.csv").read_text()
 
 
-def test_a_rival_that_holds_is_said_to_hold(tmp_path: Path) -> None:
+def test_rival_at_least_as_good_is_reported(tmp_path: Path) -> None:
     rows = curve("dip_l1", "a", 0.5, 10, 24, 24) + curve("dop", "a", 0.5, 10, 20, 18) + curve("default", "a", 0.5, 25)
     marks = [line[:3] for line in load_figure("4").verdict(rows, tmp_path)]
     assert marks == ["NO ", "NO ", "yes", "NO ", "yes", "yes"]
@@ -128,7 +128,7 @@ def standard(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", IMAGE_FIGURES)
-def test_a_folder_takes_the_place_of_that_of_the_configs(name: str, standard: Path, tmp_path: Path) -> None:
+def test_folder_overrides_that_of_the_configs(name: str, standard: Path, tmp_path: Path) -> None:
     figure, asked = load_figure(name), Asked()
     figure.use_images(standard)
     assert figure.compute(tmp_path, "paper", asked) == 0
@@ -139,7 +139,7 @@ def test_a_folder_takes_the_place_of_that_of_the_configs(name: str, standard: Pa
         assert json.loads(options[1]) in ([str(standard / image) for image in FOUR], [str(standard / "F16.png")])
 
 
-def test_a_run_takes_the_images_of_a_folder(standard: Path, tmp_path: Path, capsys) -> None:
+def test_run_uses_the_images_of_a_folder(standard: Path, tmp_path: Path, capsys) -> None:
     figure, asked = load_figure("3"), Asked()
     figure.use_images(standard)
     figure.compute(tmp_path, "paper", asked)
@@ -150,7 +150,7 @@ def test_a_run_takes_the_images_of_a_folder(standard: Path, tmp_path: Path, caps
     assert printed["data"]["init_args"]["images"] == [str(standard / image) for image in FOUR]
 
 
-def test_without_a_folder_it_is_that_of_the_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_defaults_to_that_of_the_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         ValueError, match=r"^data/standard: the paper's images F16\.png are missing; run scripts/fetch_images\.py"
@@ -167,7 +167,7 @@ def test_without_a_folder_it_is_that_of_the_configs(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", IMAGE_FIGURES)
-def test_settings_are_those_of_the_paper(name: str) -> None:
+def test_settings_equal_the_paper(name: str) -> None:
     for path in figure_folder(name).glob("*.yaml"):
         if path.stem == "small" or path.stem.startswith("default"):
             continue

@@ -17,7 +17,7 @@ def psnr(folder: Path, name: str) -> float:
     return float(-10 * np.log10(((one - truth) ** 2).mean()))
 
 
-def test_the_best_is_that_of_the_best_score(tmp_path: Path, fit, images, image_method) -> None:
+def test_best_picture_has_the_best_score(tmp_path: Path, fit, images, image_method) -> None:
     fit(tmp_path, image_method(corruption=None, evaluate_every=10), images(), 120, KeptPictures())
     folder = tmp_path / PROBLEM
     result = json.loads((folder / "result.json").read_text())
@@ -26,7 +26,7 @@ def test_the_best_is_that_of_the_best_score(tmp_path: Path, fit, images, image_m
     assert result["best_psnr"] >= result["psnr"]
 
 
-def test_an_interruption_changes_no_picture(tmp_path: Path, fit, images, image_method, stop_at) -> None:
+def test_interruption_does_not_change_pictures(tmp_path: Path, fit, images, image_method, stop_at) -> None:
     def settings():
         return image_method(evaluate_every=20, block=10), images()
 
@@ -38,7 +38,7 @@ def test_an_interruption_changes_no_picture(tmp_path: Path, fit, images, image_m
         assert one.read_bytes() == two.read_bytes()
 
 
-def test_without_a_truth_there_is_no_best(tmp_path: Path, fit, images, image_method) -> None:
+def test_no_best_without_truth(tmp_path: Path, fit, images, image_method) -> None:
     fit(tmp_path, image_method(), images(noise=None), 10, KeptPictures())
     assert (tmp_path / "camera" / "recovered.png").is_file()
     assert not (tmp_path / "camera" / "best.png").exists()

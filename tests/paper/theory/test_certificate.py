@@ -56,7 +56,7 @@ def test_residuals_vanish_at_the_optimum(outliers: int) -> None:
         ({"nu": -1.0}, {"slackness", "sign"}),
     ],
 )
-def test_each_residual_sees_its_condition(change: dict[str, float], grown: set[str]) -> None:
+def test_each_residual_detects_its_condition(change: dict[str, float], grown: set[str]) -> None:
     c = case(m=12, outliers=3)
     parts = optimum(c, 0.8)
     for name, factor in change.items():
@@ -66,7 +66,7 @@ def test_each_residual_sees_its_condition(change: dict[str, float], grown: set[s
     assert all(found[name] < 1e-7 for name in {"feasibility", "product"} - grown)
 
 
-def test_sign_and_product_see_both_factors_alive() -> None:
+def test_sign_and_product_detect_two_nonzero_factors() -> None:
     c = case(m=12, outliers=3)
     parts = optimum(c, 0.8)
     parts["g"], parts["h"] = (parts["g"].square() + 0.1).sqrt(), (parts["h"].square() + 0.1).sqrt()
@@ -138,7 +138,7 @@ def test_dual_variable_of_gradient_descent_is_the_sum_of_its_residuals(start: st
     assert float(xi.norm()) > 1
 
 
-def test_advance_with_dual_does_what_advance_does() -> None:
+def test_advance_with_dual_equals_advance() -> None:
     c = case(m=12, outliers=3)
     one, other = c.state(1e-3, 2.0, tau=1e-3), c.state(1e-3, 2.0, tau=1e-3)
     advance_with_dual(one, 50)
@@ -147,7 +147,7 @@ def test_advance_with_dual_does_what_advance_does() -> None:
     assert one.iteration == other.iteration
 
 
-def test_dual_variable_of_what_was_not_observed_is_0() -> None:
+def test_dual_variable_of_unobserved_entries_is_0() -> None:
     g, h = torch.tensor([[1e-3, 0.0, 2.0]]), torch.tensor([[1e-3, 0.0, 1.0]])
     xi = dual_variable(g, h, torch.tensor([0.5]))
     torch.testing.assert_close(xi, torch.tensor([[0.0, 0.0, math.log(2)]]))

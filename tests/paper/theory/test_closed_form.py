@@ -10,7 +10,7 @@ from tests.paper.theory.builders import case
 from tests.suites.part import ROUNDING, draw
 
 
-def test_limit_is_where_the_flow_goes() -> None:
+def test_flow_converges_to_the_limit() -> None:
     c, alpha, gamma = case(n=6, m=8, rank=2, outliers=2, seed=3), 2.0, 1e-2
     limit = commuting_limit(c.B, c.y, alpha, gamma)
     y = c.problems.observation
@@ -58,7 +58,7 @@ def test_residual_is_the_gradient_of_the_potential() -> None:
     assert all(potential(limit.xi + 1e-3 * draw(k, (6,))) > least for k in range(20))
 
 
-def test_limit_of_an_exact_recovery_says_what_rounding_leaves_open() -> None:
+def test_limit_of_an_exact_recovery_reports_the_rounding_error() -> None:
     c = case(m=30, outliers=3)
     optimum = commuting_optimum(c.B, c.y, 2.0)
     assert torch.allclose(optimum.x, c.x, atol=1e-9)
@@ -69,7 +69,7 @@ def test_limit_of_an_exact_recovery_says_what_rounding_leaves_open() -> None:
     torch.testing.assert_close(blurred.s, c.s, rtol=1e-8, atol=1e-8)
 
 
-def test_error_falls_as_the_power_of_gamma_that_the_dual_slack_foretells() -> None:
+def test_error_falls_as_the_power_of_gamma_predicted_by_the_dual_slack() -> None:
     """``X_γ − X̂ ~ γ^(2·slack)``, slack the least of 1 − (Bᵀν)_j where x_j = 0 and of 1 − α|ν_i| where s_i = 0."""
     c, alpha = case(m=8, outliers=8, seed=4), 1.0
     optimum = commuting_optimum(c.B, c.y, 1 / alpha)

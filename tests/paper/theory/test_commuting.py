@@ -24,7 +24,7 @@ def test_optimum_and_its_dual_satisfy_lemma_1(weight: float) -> None:
         torch.testing.assert_close(nu @ s, weight * s.abs().sum(), rtol=1e-8, atol=1e-9)
 
 
-def test_program_costs_what_equation_8_costs_over_all_matrices() -> None:
+def test_program_equals_equation_8_over_all_matrices() -> None:
     """Solved by another program, over X ⪰ 0 that need not be diagonal in Ω."""
     cvxpy = pytest.importorskip("cvxpy")
     c, weight = case(n=4, m=6, rank=1, outliers=3), 0.8

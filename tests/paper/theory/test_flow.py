@@ -73,7 +73,7 @@ def test_gradient_descent_follows_the_flow() -> None:
     assert errors[1] / errors[2] == pytest.approx(2, rel=0.1)
 
 
-def test_problems_of_a_batch_flow_as_they_do_alone() -> None:
+def test_problems_of_a_batch_flow_independently() -> None:
     problems = ProblemBatch([Problem(f"{k}", draw(k, (3, 3)) * 3**k, seed=k) for k in range(3)])
     times, alphas = torch.tensor([0.0, 0.2, 0.5]), torch.tensor([0.5, 1.0, 3.0])
     y = problems.observation
@@ -87,7 +87,7 @@ def test_problems_of_a_batch_flow_as_they_do_alone() -> None:
             torch.testing.assert_close(one, crowd, rtol=1e-6, atol=1e-7)
 
 
-def test_flow_begins_at_the_start_and_reports_the_times_asked_for() -> None:
+def test_flow_starts_at_the_initial_point_and_reports_the_given_times() -> None:
     c = case(n=3, m=4, rank=1, outliers=1)
     flow = flow_of(c, 1.0, [0.0, 0.1, 0.4])
     U, g, h = start(c.problems.observation, 3)

@@ -41,7 +41,7 @@ def test_gradient_descent_ends_in_the_weighted_least_norm_solution(rates, scale:
     torch.testing.assert_close(state.evaluate().signal, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_rates_of_their_own_lead_elsewhere() -> None:
+def test_separate_rates_change_the_solution() -> None:
     batch = problems()
     W, b = Measurements(batch).A, batch.observation
     plain, weighted = least_norm_solution(W, b), least_norm_solution(W, b, RATES)

@@ -32,14 +32,14 @@ def close(left: Tensor, right: object, tolerance: float = 1e-10) -> None:
 class TestPsnr:
     @pytest.mark.parametrize("data_range", [1.0, 255.0])
     @pytest.mark.parametrize("shape", [(1, 9), (3, 2, 5, 4)])
-    def test_is_the_formula_of_each_problem(self, shape: tuple[int, ...], data_range: float) -> None:
+    def test_equals_the_formula_per_problem(self, shape: tuple[int, ...], data_range: float) -> None:
         x, truth = rand(*shape), rand(*shape, seed=1)
         expected = [
             10 * np.log10(data_range**2 / np.mean((a - b) ** 2)) for a, b in zip(x.numpy(), truth.numpy(), strict=True)
         ]
         close(psnr(x, truth, data_range), np.array(expected), 1e-6)
 
-    def test_is_that_of_scikit_image(self) -> None:
+    def test_equals_scikit_image(self) -> None:
         metrics = pytest.importorskip("skimage.metrics")
         x, truth = rand(2, 3, 8, 8), rand(2, 3, 8, 8, seed=1)
         expected = [
@@ -47,7 +47,7 @@ class TestPsnr:
         ]
         close(psnr(x, truth, 2.0), expected, 1e-6)
 
-    def test_equal_is_infinite_and_leaves_the_others_alone(self) -> None:
+    def test_equal_images_have_infinite_psnr_without_affecting_others(self) -> None:
         truth = torch.zeros(3, 4)
         x = torch.tensor([[0.0] * 4, [0.1] * 4, [0.0, NAN, 0.0, 0.0]])
         close(psnr(x, truth, 1.0), [math.inf, 20.0, NAN], 1e-6)
@@ -63,7 +63,7 @@ class TestPsnr:
 class TestSsim:
     @pytest.mark.parametrize("shape", [(1, 1, 11, 11), (2, 3, 11, 17), (3, 1, 20, 13), (2, 5, 16, 16)])
     @pytest.mark.parametrize("data_range", [1.0, 2.5])
-    def test_is_that_of_scikit_image(self, shape: tuple[int, ...], data_range: float) -> None:
+    def test_equals_scikit_image(self, shape: tuple[int, ...], data_range: float) -> None:
         metrics = pytest.importorskip("skimage.metrics")
         truth = rand(*shape)
         x = truth + 0.3 * rand(*shape, seed=1)
@@ -86,10 +86,10 @@ class TestSsim:
         close(ssim(x, x, 1.0), [1.0, 1.0])
 
     @pytest.mark.parametrize("size", [(1, 1), (10, 30), (30, 10), (5, 5)])
-    def test_is_unknown_where_no_window_fits(self, size: tuple[int, int]) -> None:
+    def test_is_unknown_for_images_smaller_than_the_window(self, size: tuple[int, int]) -> None:
         close(ssim(rand(2, 3, *size), rand(2, 3, *size), 1.0), [NAN, NAN])
 
-    def test_a_failed_problem_leaves_the_others_alone(self) -> None:
+    def test_failed_problem_does_not_affect_others(self) -> None:
         truth = rand(2, 1, 12, 12)
         x = truth.clone()
         x[0, 0, 3, 3] = NAN
@@ -102,7 +102,7 @@ class TestSsim:
         monkeypatch.setattr("dop_lightning.problems.metrics.functional.SSIM_STRIP", strip)
         close(ssim(x, truth, 1.0), expected)
 
-    def test_refuses_what_is_no_image(self) -> None:
+    def test_refuses_non_images(self) -> None:
         with pytest.raises(ValueError, match="estimate must have the shape"):
             ssim(rand(2, 16, 16), rand(2, 16, 16), 1.0)
 
@@ -131,15 +131,15 @@ class TestCorruptionDensity:
         close(corruption_density(self.s, 0), [0.75, 0.5])
         close(corruption_density(self.s.view(2, 2, 2).float(), 0.25), [0.5, 0.0])
 
-    def test_a_threshold_a_problem(self) -> None:
+    def test_one_threshold_per_problem(self) -> None:
         close(corruption_density(self.s.view(2, 2, 2), torch.tensor([1.0, 0.1])), [0.25, 0.5])
 
-    def test_is_a_share_of_the_observed(self) -> None:
+    def test_is_a_fraction_of_observed_entries(self) -> None:
         mask = torch.tensor([[True, True, True, False], [True, False, False, False]])
         close(corruption_density(self.s, 0.1, mask), [1 / 3, 1.0])
         close(corruption_density(self.s, 0.1, torch.zeros_like(mask)), [NAN, NAN])
 
-    def test_nan_is_not_called_clean(self) -> None:
+    def test_nan_is_not_counted_as_clean(self) -> None:
         s = torch.tensor([[NAN, 1.0], [0.0, 1.0], [1.0, NAN]])
         close(corruption_density(s, 0.1), [NAN, 0.5, NAN])
         close(corruption_density(s, 0.1, torch.tensor([[False, True]]).expand(3, 2)), [1.0, 1.0, NAN])
@@ -170,14 +170,14 @@ class TestSupportScores:
         close(precision, [0.0])
         close(recall, [NAN])
 
-    def test_hidden_entries_do_not_count(self) -> None:
+    def test_unobserved_entries_do_not_count_for_supports(self) -> None:
         found = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
         true = torch.tensor([[1.0, 0.0, 1.0, 1.0]])
         precision, recall = support_scores(found, true, 0.1, torch.tensor([[True, False, True, False]]))
         close(precision, [1.0])
         close(recall, [0.5])
 
-    def test_a_failed_problem_leaves_the_others_alone(self) -> None:
+    def test_failed_problem_does_not_affect_others(self) -> None:
         found = torch.tensor([[NAN, 1.0, 1.0], [1.0, 1.0, 0.0]])
         precision, recall = support_scores(found, torch.ones(2, 3), 0.1)
         close(precision, [NAN, 1.0])
@@ -208,7 +208,7 @@ class TestNumericalRank:
             close(numerical_rank(scale * X, 0.05), [2.0])
             close(numerical_rank(scale * X, 0), [4.0])
 
-    def test_a_failed_problem_leaves_the_others_alone(self) -> None:
+    def test_failed_problem_does_not_affect_others(self) -> None:
         X = torch.stack([torch.eye(3)] * 4)
         X[1, 0, 0], X[2, 1, 2], X[3] = NAN, math.inf, 0.0
         close(numerical_rank(X), [3.0, NAN, NAN, 0.0])

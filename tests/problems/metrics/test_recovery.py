@@ -36,7 +36,7 @@ class MetricSuite:
     def expected(self) -> Tensor:
         return self.scores(self.preds, self.target).mean().float()
 
-    def test_is_the_mean_over_problems_however_batched(self) -> None:
+    def test_mean_over_problems_does_not_depend_on_batching(self) -> None:
         metric = self.metric()
         for part in ([0], [1, 2, 3], [4]):
             metric.update(self.preds[part], self.target[part])
@@ -72,7 +72,7 @@ class MetricSuite:
         metric.update(self.preds[:1], self.target[:1])
         torch.testing.assert_close(metric.compute(), self.expected())
 
-    def test_a_failed_problem_is_not_left_out(self) -> None:
+    def test_failed_problem_is_not_omitted(self) -> None:
         preds = self.preds.clone()
         preds[2, 0, 0] = math.nan
         metric = self.metric()
@@ -117,7 +117,7 @@ class TestCorruptionDensity(MetricSuite):
     def scores(self, preds: Tensor, target: Tensor) -> Tensor:
         return corruption_density(preds, 0.5)
 
-    def test_takes_a_mask(self) -> None:
+    def test_accepts_a_mask(self) -> None:
         mask = self.target > 0
         metric = CorruptionDensity(0.5)
         metric.update(self.preds, mask=mask)
@@ -140,7 +140,7 @@ class TestNumericalRank(MetricSuite):
             NumericalRank(1.5)
 
 
-def test_a_collection_gives_each_its_own() -> None:
+def test_collection_gives_each_metric_its_arguments() -> None:
     metrics = MetricCollection(
         {
             "error": RelativeError(),
@@ -167,7 +167,7 @@ def test_a_collection_gives_each_its_own() -> None:
         ({"low": NumericalRank(), "high": NumericalRank(0.9)}, {"low": 1.5, "high": 0.5}),
     ],
 )
-def test_two_settings_stay_apart_when_they_score_alike_at_first(
+def test_two_settings_are_distinguished_despite_equal_first_scores(
     pair: dict[str, Metric], expected: dict[str, float]
 ) -> None:
     metrics = MetricCollection(dict(pair))
@@ -177,7 +177,7 @@ def test_two_settings_stay_apart_when_they_score_alike_at_first(
     assert {name: value.item() for name, value in metrics.compute().items()} == pytest.approx(expected)
 
 
-def test_a_collection_passes_keywords_to_those_who_take_them() -> None:
+def test_collection_passes_keywords_to_metrics_that_accept_them() -> None:
     metrics = MetricCollection({"error": RelativeError(), "density": CorruptionDensity(0.5)})
     preds = torch.tensor([[1.0, 0.0]])
     metrics.update(preds=preds, target=preds, mask=torch.tensor([[True, False]]))

@@ -61,7 +61,7 @@ class NoiseSuite:
     def noise(self) -> Noise:
         return self.kind(**self.init_args)
 
-    def test_the_seed_decides_every_bit(self) -> None:
+    def test_seed_determines_every_bit(self) -> None:
         clean = image(*self.shape)
         first, again, other = (corrupted(self.noise(), clean, seed) for seed in (3, 3, 4))
         assert torch.equal(first.observation, again.observation)
@@ -91,7 +91,7 @@ class NoiseSuite:
             assert 0.1 * self.dense_std < dense.std() < 1.3 * self.dense_std
             assert dense.abs().max() < 6 * self.dense_std
 
-    def test_the_clean_signal_is_left_alone(self) -> None:
+    def test_clean_signal_is_unchanged(self) -> None:
         clean = image(*self.shape)
         before = clean.clone()
         result = corrupted(self.noise(), clean)
@@ -99,7 +99,7 @@ class NoiseSuite:
         result.corruption.fill_(9.0)
         assert torch.equal(clean, before)
 
-    def test_entries_hit_at_a_small_ratio_are_hit_at_a_larger_one(self) -> None:
+    def test_corrupted_entries_are_nested_in_the_ratio(self) -> None:
         if self.paired_over is None:
             pytest.skip("has no ratio")
         clean = image(*self.shape)
@@ -124,7 +124,7 @@ class NoiseSuite:
         )
         assert torch.equal(problem.observation, result.observation)
 
-    def test_words_of_tables_and_files(self) -> None:
+    def test_names_in_tables_and_files(self) -> None:
         noise = self.noise()
         assert re.fullmatch(r"[a-z0-9][a-z0-9._-]*", noise.slug)
         assert re.fullmatch(r"[a-z_+]+", str(noise.attributes["noise"]))
@@ -199,20 +199,20 @@ class ImpulseSuite(NoiseSuite):
         result = corrupted(self.kind(ratio=ratio), image(3, 60, 60))  # type: ignore[call-arg]
         assert_binomial(hits(result), ratio)
 
-    def test_channels_of_an_entry_are_drawn_by_themselves(self) -> None:
+    def test_channels_are_drawn_independently(self) -> None:
         hit = hits(corrupted(self.kind(ratio=0.5), image(3, 60, 60)))  # type: ignore[call-arg]
         assert_binomial(hit.all(dim=0), 0.5**3)
 
-    def test_channels_of_a_pixel_are_hit_together(self) -> None:
+    def test_channels_of_a_pixel_are_corrupted_together(self) -> None:
         hit = hits(corrupted(self.kind(ratio=0.5, per="pixel"), image(3, 60, 60)))  # type: ignore[call-arg]
         assert torch.equal(hit.all(dim=0), hit.any(dim=0))
         assert_binomial(hit.all(dim=0), 0.5)
 
-    def test_pixels_need_an_image(self) -> None:
+    def test_pixels_require_an_image(self) -> None:
         with pytest.raises(ValueError, match="per='pixel' requires"):
             corrupted(self.kind(ratio=0.5, per="pixel"), image(8, 8))  # type: ignore[call-arg]
 
-    def test_the_slug_names_what_is_not_the_default(self) -> None:
+    def test_slug_contains_nondefault_settings(self) -> None:
         name = self.kind.name.replace("_", "-")
         assert self.kind(ratio=0.5).slug == f"{name}-0.5"  # type: ignore[call-arg]
         assert self.kind(ratio=0.5, per="pixel", low=-1.0).slug == f"{name}-0.5-per-pixel-low--1"  # type: ignore[call-arg]
@@ -230,7 +230,7 @@ class TestSaltAndPepper(ImpulseSuite):
             # channels of a pixel are one draw, not three
             assert_binomial(values[: len(values) // (3 if per == "pixel" else 1)] == 1.3, 0.5)
 
-    def test_a_pixel_is_black_or_white_as_a_whole(self) -> None:
+    def test_whole_pixels_are_black_or_white(self) -> None:
         result = corrupted(SaltAndPepper(1.0, per="pixel"), image(3, 20, 20))
         assert torch.equal(result.observation.amin(dim=0), result.observation.amax(dim=0))
         split = corrupted(SaltAndPepper(1.0), image(3, 20, 20)).observation
@@ -248,7 +248,7 @@ class TestRandomValuedImpulse(ImpulseSuite):
         steps = (torch.arange(len(values)) + 0.5) / len(values) * 5 - 2
         assert (values - steps).abs().max() < 5 * 2 / math.sqrt(len(values))  # Kolmogorov's distance, far out
 
-    def test_a_pixel_gets_a_colour(self) -> None:
+    def test_pixels_get_one_colour(self) -> None:
         result = corrupted(RandomValuedImpulse(1.0, per="pixel"), image(3, 20, 20))
         assert (result.observation.amin(dim=0) < result.observation.amax(dim=0)).all()
 
@@ -278,7 +278,7 @@ class TestGrossOutliers(NoiseSuite):
         assert floor_of_share(ratio, count) == expected
         assert hits(corrupted(GrossOutliers(ratio), torch.ones(count))).sum() == expected
 
-    def test_no_ratio_of_two_decimals_is_off(self) -> None:
+    def test_every_ratio_of_two_decimals_is_exact(self) -> None:
         counts = [9, 50, 64, 100, 2500, 10_000, 1_000_000]
         assert all(floor_of_share(i / 100, n) == i * n // 100 for i in range(101) for n in counts)
 
@@ -317,7 +317,7 @@ class TestMissingEntries(NoiseSuite):
         assert torch.equal(result.observation, clean * result.mask)
         assert not result.corruption.any()
 
-    def test_channels_of_a_pixel_go_together(self) -> None:
+    def test_channels_of_a_pixel_are_hidden_together(self) -> None:
         mask = corrupted(MissingEntries(0.5, per="pixel"), image(3, 60, 60)).mask
         assert mask is not None
         assert torch.equal(mask.all(dim=0), mask.any(dim=0))
@@ -327,7 +327,7 @@ class TestMissingEntries(NoiseSuite):
         assert_binomial(split.all(dim=0), 0.5**3)
 
     @pytest.mark.parametrize("seed", range(20))
-    def test_something_stays(self, seed: int) -> None:
+    def test_some_entries_stay_observed(self, seed: int) -> None:
         nearly_all = MissingEntries(0.999)
         mask = corrupted(nearly_all, torch.ones(2, 2), seed).mask
         assert mask is not None
@@ -343,7 +343,7 @@ class TestMissingEntries(NoiseSuite):
         assert both.sum() == 1
         assert not (both & ~alone).any()
 
-    def test_pixels_need_an_image(self) -> None:
+    def test_pixels_require_an_image(self) -> None:
         with pytest.raises(ValueError, match="per='pixel' requires"):
             corrupted(MissingEntries(0.5, per="pixel"), image(8, 8))
 
@@ -354,7 +354,7 @@ class TestOcclusion(NoiseSuite):
     refused: ClassVar[list[dict[str, Any]]] = [{"ratio": 1.5}, {"ratio": -0.5}, {"value": math.nan}]
 
     @pytest.mark.parametrize("ratio", [0.0, 0.05, 0.25, 0.5, 1.0])
-    def test_is_one_rectangle_of_the_share(self, ratio: float) -> None:
+    def test_is_one_rectangle_of_the_given_fraction(self, ratio: float) -> None:
         for seed in range(10):
             result = corrupted(Occlusion(ratio, value=0.95), image(3, 40, 60), seed)
             hit = hits(result)
@@ -368,12 +368,12 @@ class TestOcclusion(NoiseSuite):
             assert abs(hit[0].double().mean().item() - ratio) <= 0.5 / 40 + 0.5 / 60
             assert (result.observation[hit] == 0.95).all()
 
-    def test_reaches_every_place(self) -> None:
+    def test_reaches_every_position(self) -> None:
         hit = torch.stack([hits(corrupted(Occlusion(0.25), torch.ones(6, 6), seed)) for seed in range(200)])
         assert hit.any(dim=0).all()
         assert not hit.all(dim=0).any()
 
-    def test_needs_an_area(self) -> None:
+    def test_area_must_be_positive(self) -> None:
         with pytest.raises(ValueError, match="Occlusion requires at least two dimensions"):
             corrupted(Occlusion(0.5), torch.ones(9))
 
@@ -384,7 +384,7 @@ class TestDeadLines(NoiseSuite):
     refused: ClassVar[list[dict[str, Any]]] = [{"ratio": 1.5}, {"value": math.nan}, {"value": "dark"}, {"per": "line"}]
     paired_over = None  # values differ where lines cross
 
-    def test_lines_of_a_small_ratio_are_dead_at_a_larger_one(self) -> None:
+    def test_dead_lines_are_nested_in_the_ratio(self) -> None:
         small, large = (hits(corrupted(DeadLines(ratio), image(3, 40, 60))) for ratio in (0.1, 0.3))
         assert small.sum() < large.sum()
         assert not (small & ~large).any()
@@ -399,7 +399,7 @@ class TestDeadLines(NoiseSuite):
         assert not rows[[0, -1]].any()
         assert not columns[[0, -1]].any()
 
-    def test_a_line_has_one_value_or_one_an_entry(self) -> None:
+    def test_lines_have_one_value_or_one_per_entry(self) -> None:
         constant, noise = (corrupted(DeadLines(0.1, value), image(1, 40, 60)) for value in ("random", "noise"))
         row = int(hits(constant)[0].all(dim=1).nonzero()[0])
         own = ~hits(constant)[0, 0]  # not where dead columns cross
@@ -412,7 +412,7 @@ class TestDeadLines(NoiseSuite):
         assert int(rows.sum()) == 4
         assert int(rows.any(dim=0).sum()) == 4
 
-    def test_needs_an_image(self) -> None:
+    def test_image_is_required(self) -> None:
         with pytest.raises(ValueError, match="DeadLines requires an image"):
             corrupted(DeadLines(0.5), torch.ones(9, 9))
 
@@ -432,13 +432,13 @@ class TestScratches(NoiseSuite):
         {"longest": 0.1},
     ]
 
-    def test_covers_the_share_in_all_channels(self) -> None:
+    def test_covers_the_given_fraction_in_all_channels(self) -> None:
         hit = hits(corrupted(Scratches(0.05), image(3, 90, 70)))
         assert torch.equal(hit.all(dim=0), hit.any(dim=0))
         assert 0.05 <= float(hit.double().mean()) < 0.05 + 5 * 95 / (90 * 70)
 
     @pytest.mark.parametrize("width", [1, 3])
-    def test_is_as_wide_as_asked(self, width: int) -> None:
+    def test_has_the_requested_width(self, width: int) -> None:
         hit = hits(corrupted(Scratches(0.001, thinnest=width, thickest=width), image(1, 90, 90)))[0]  # one scratch
         squares = torch.nn.functional.avg_pool2d(hit.float()[None], width + 2, 1)[0]
         assert float(squares.max()) < 1  # no full square that is wider
@@ -450,7 +450,7 @@ class TestScratches(NoiseSuite):
         result = corrupted(Scratches(0.05, value=1.0, opacity=0.25), clean)
         torch.testing.assert_close(result.corruption[hits(result)], 0.25 * (1 - clean)[hits(result)])
 
-    def test_needs_an_image(self) -> None:
+    def test_image_is_required(self) -> None:
         with pytest.raises(ValueError, match="Scratches requires an image"):
             corrupted(Scratches(0.5), torch.ones(9, 9))
 
@@ -462,7 +462,7 @@ class TestGaussianNoise(NoiseSuite):
     dense_std = 0.1
     paired_over = None
 
-    def test_is_dense_and_no_corruption(self) -> None:
+    def test_is_dense_and_not_corruption(self) -> None:
         clean = image(3, 60, 60)
         result = corrupted(GaussianNoise(0.2), clean)
         dense = result.observation - clean
@@ -491,7 +491,7 @@ class TestMixture(NoiseSuite):
             ]
         }
 
-    def test_one_part_is_that_part(self) -> None:
+    def test_single_part_equals_that_part(self) -> None:
         clean = image(3, 12, 10)
         for part in (SaltAndPepper(0.3), GrossOutliers(0.2), GaussianNoise(0.1), MissingEntries(0.3)):
             mixed, alone = corrupted(Mixture([part]), clean), corrupted(part, clean)
@@ -504,7 +504,7 @@ class TestMixture(NoiseSuite):
         assert abs(result.corruption.std() / 5 - 1) < 5 / math.sqrt(2 * 900)
         assert torch.equal(result.observation, result.corruption)
 
-    def test_dense_noise_never_counts_wherever_it_stands(self) -> None:
+    def test_dense_noise_is_not_corruption_at_any_position(self) -> None:
         clean = image(50, 50)
         outliers, dense = GrossOutliers(0.2), GaussianNoise(0.1)
         for parts in ([outliers, dense], [dense, outliers]):
@@ -514,7 +514,7 @@ class TestMixture(NoiseSuite):
             assert (residual != 0).all()
             assert abs(residual.std() / 0.1 - 1) < 5 / math.sqrt(2 * 2500)
 
-    def test_a_replaced_entry_is_gross_altogether(self) -> None:
+    def test_replaced_entry_is_corrupted_entirely(self) -> None:
         clean = image(3, 30, 30)
         result = corrupted(Mixture([GaussianNoise(0.1), SaltAndPepper(0.5)]), clean)
         replaced = hits(result)

@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Path:
     return write_run(tmp_path / "run", {"a": {}, "b": {"status": "stable"}, "c": {"status": "diverged"}, "d": None})
 
 
-def test_all_problems_are_there_with_their_statuses(run: Path) -> None:
+def test_all_problems_are_listed_with_statuses(run: Path) -> None:
     page = page_of(run)
     assert page.text("th", scope="row") == ["a", "b", "c", "d"]
     assert [attrs["class"].split()[1:] for attrs in page.all("span", class_="status")][4:8] == [
@@ -49,7 +49,7 @@ def test_all_problems_are_there_with_their_statuses(run: Path) -> None:
     assert ["use a smaller alpha or tau" in note for note in page.text("p", class_="note-bad")] == [True]
 
 
-def test_nothing_is_fetched_from_anywhere(run: Path) -> None:
+def test_page_has_no_external_resources(run: Path) -> None:
     page = page_of(run)
     for _, attrs in page.elements:
         for name in ("src", "href", "action", "data", "srcset", "poster"):
@@ -62,7 +62,7 @@ def test_nothing_is_fetched_from_anywhere(run: Path) -> None:
     assert "@import" not in page.text("style")[0]
 
 
-def test_the_policy_lets_its_own_script_and_style_pass_alone(run: Path) -> None:
+def test_policy_allows_only_its_own_script_and_style(run: Path) -> None:
     text = render(read_run(run, 12), run / "report.html")
     (policy,) = (m["content"] for m in Page(text).all("meta") if m.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; img-src data:;")
@@ -120,12 +120,12 @@ def test_curves_have_the_values_of_metrics_csv(run: Path) -> None:
     assert (y2 - y1) / (y1 - y0) == pytest.approx(np.log10(0.01 / 2e-4), abs=0.05)  # a logarithmic axis
 
 
-def test_the_curves_of_all_lie_over_each_other(run: Path) -> None:
+def test_curves_of_all_problems_are_overlaid(run: Path) -> None:
     lines = [attrs for attrs in page_of(run).all("polyline") if attrs["data-label"] in ("a", "b", "c")]
     assert [attrs["data-label"] for attrs in lines] == ["a", "b", "c"] * 2  # PSNR and loss
 
 
-def test_a_line_that_is_being_written_is_left_out(run: Path) -> None:
+def test_incomplete_line_is_ignored(run: Path) -> None:
     with (run / "metrics.csv").open("a") as file:
         file.write("a,200,psnr,3")
     values = [attrs["data-values"] for attrs in page_of(run).all("polyline") if attrs["data-label"] == "psnr"]
@@ -152,7 +152,7 @@ def test_scores_and_settings(run: Path) -> None:
     assert {key: rows.get(key) for key in expected} == expected
 
 
-def test_the_slider_is_for_everybody(run: Path) -> None:
+def test_slider_is_accessible(run: Path) -> None:
     page = page_of(run)
     sliders = page.all("input", type="range")
     assert len(sliders) == 3
@@ -165,7 +165,7 @@ def test_the_slider_is_for_everybody(run: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- missing
 
 
-def test_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
+def test_page_of_a_run_that_has_just_started(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": None}, curves={})
     (run / "metrics.csv").unlink()
     (run / "a").rmdir()
@@ -175,7 +175,7 @@ def test_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
     assert "has no result yet" in page.text("p", class_="note-mild")[0]
 
 
-def test_of_a_run_of_an_earlier_version(tmp_path: Path) -> None:
+def test_page_of_a_run_of_an_earlier_version(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": {"machine": {"torch": "2.6"}}}, pictures=["recovered", "corruption"])
     (run / "config.yaml").unlink()
     page = page_of(run)
@@ -185,13 +185,13 @@ def test_of_a_run_of_an_earlier_version(tmp_path: Path) -> None:
     assert "Repeat this run" not in page.text("h2")
 
 
-def test_the_probability_is_shown_where_it_is_known(tmp_path: Path) -> None:
+def test_probability_is_shown_if_known(tmp_path: Path) -> None:
     pictures = ["recovered", "corruption", "corruption_probability"]
     page = page_of(write_run(tmp_path / "run", {"a": {}}, pictures=pictures))
     assert [text for text in page.text("figcaption") if "Probability that a value is corrupted" in text]
 
 
-def test_the_histogram_is_counted_where_it_was_not_kept(tmp_path: Path) -> None:
+def test_histogram_is_computed_if_not_stored(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": {}}, shape=(4, 4))
     np.save(run / "a" / "corruption.npy", np.diag([8.0, 0, 0, 0]))
     page = page_of(run)
@@ -222,7 +222,7 @@ def test_pictures_of_matrices_have_colours(shape, array, heat_map: bool, tmp_pat
     assert ("Black is clean" in captions) != heat_map
 
 
-def test_a_method_without_a_corruption_shows_none(tmp_path: Path) -> None:
+def test_page_of_a_method_without_corruption(tmp_path: Path) -> None:
     page = page_of(write_run(tmp_path / "run", {"a": {"alpha": None}}))
     assert [text for text in page.text("figcaption") if "corruption" in text] == []
     assert len(page.all("figure", class_="picture")) == 1  # the truth
@@ -238,7 +238,7 @@ def test_curves_of_an_image_in_tiles_are_the_means_of_its_tiles(tmp_path: Path) 
     assert read_run(run, 1).shown[0].curves == {"loss": [(10, 2.0)]}
 
 
-def test_one_point_zeros_and_what_is_not_finite_are_drawn(tmp_path: Path) -> None:
+def test_single_points_zeros_and_nonfinite_values_are_drawn(tmp_path: Path) -> None:
     curves = {
         "loss": {10: 0.0, 20: 1.0, 30: float("inf")},
         "psnr": {10: 5.0},
@@ -253,7 +253,7 @@ def test_one_point_zeros_and_what_is_not_finite_are_drawn(tmp_path: Path) -> Non
 # -------------------------------------------------------------------------------------------------------- many problems
 
 
-def test_of_many_problems_a_few_are_shown_and_all_are_listed(tmp_path: Path) -> None:
+def test_few_of_many_problems_are_shown_and_all_are_listed(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {f"n{k}": {} for k in range(60)})
     page = page_of(run, most=5)
     assert len(page.all("section", class_="problem")) == 5
@@ -262,7 +262,7 @@ def test_of_many_problems_a_few_are_shown_and_all_are_listed(tmp_path: Path) -> 
     assert page_of(run, most=0).all("img") == []
 
 
-def test_those_with_pictures_are_shown(tmp_path: Path) -> None:
+def test_problems_with_pictures_are_shown(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {f"n{k}": {} for k in range(30)}, pictures=[])
     for name in ("n7", "n8"):
         write_run(tmp_path / name, {name: {}})
@@ -270,7 +270,7 @@ def test_those_with_pictures_are_shown(tmp_path: Path) -> None:
     assert [problem.name for problem in read_run(run, 12).shown] == ["n7", "n8"]
 
 
-def test_rows_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_rows_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dop_lightning.runs.report.page.MAX_ROWS", 3)
     page = page_of(write_run(tmp_path / "run", {f"n{k}": {} for k in range(5)}), most=1)
     assert len(page.all("th", scope="row")) == 3
@@ -280,7 +280,7 @@ def test_rows_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 # ---------------------------------------------------------------------------------------------------- links and command
 
 
-def test_links_lead_from_where_the_page_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_are_relative_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = write_run(tmp_path / "my run", {"a": {}})
     (run / "a" / "comparison.mp4").write_bytes(b"")
     for out in (run / "report.html", tmp_path / "else where" / "deep" / "page.html"):
@@ -293,7 +293,7 @@ def test_links_lead_from_where_the_page_is(tmp_path: Path, monkeypatch: pytest.M
 ELSEWHERE = ["--trainer.default_root_dir"]
 
 
-def test_the_command_is_one_of_a_shell() -> None:
+def test_command_is_valid_in_a_shell() -> None:
     assert repeat_command(Path("run")) == "dop fit --config run/config.yaml --trainer.default_root_dir run-again"
     words = shlex.split(repeat_command(Path("it's; rm -rf")))
     assert words == ["dop", "fit", "--config", "it's; rm -rf/config.yaml", *ELSEWHERE, "it's; rm -rf-again"]
@@ -301,7 +301,7 @@ def test_the_command_is_one_of_a_shell() -> None:
     assert shlex.split(repeat_command(Path()))[-1] == f"{Path.cwd()}-again"
 
 
-def test_machines_are_told_apart(tmp_path: Path) -> None:
+def test_machines_are_distinguished(tmp_path: Path) -> None:
     other = {**RESULT["machine"], "device": "cuda:0"}
     page = page_of(write_run(tmp_path / "run", {"a": {}, "b": {"machine": other}, "c": {}}))
     assert [text for text in page.text("p") if text.endswith(":")] == ["2 problems:", "1 problem:"]

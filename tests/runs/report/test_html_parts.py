@@ -86,7 +86,7 @@ def noise(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(9, 7), (9, 7, 3)])
-def test_a_small_picture_is_embedded_as_it_is(shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_small_picture_is_embedded_unchanged(shape: tuple[int, ...], tmp_path: Path) -> None:
     pixels = noise(*shape)
     embedded = embed(save(tmp_path / "p.png", pixels), is_matrix=False)
     assert np.array_equal(np.asarray(opened(embedded)), pixels)
@@ -125,7 +125,7 @@ def test_16_bits_palettes_and_transparency(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n damaged", b"no picture"])
-def test_what_is_no_picture_is_named(content: bytes, tmp_path: Path) -> None:
+def test_non_pictures_are_reported(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "p.png").write_bytes(content)
     with pytest.raises(ValueError, match=r"p\.png: cannot be read as a picture"):
         embed(tmp_path / "p.png", is_matrix=False)

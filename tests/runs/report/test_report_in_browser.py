@@ -19,7 +19,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 @pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="pip install playwright")
 @pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="no Chromium")
-def test_at_a_desk_and_on_a_phone(tmp_path: Path) -> None:
+def test_page_on_desktop_and_phone(tmp_path: Path) -> None:
     name = "a-very-long-name-of-a-problem-that-has-no-place-where-a-line-could-end" + 40 * "x"
     run = write_run(tmp_path / "run", {name: {}, "b<&": {"status": "diverged"}, "c": None})
     page = run / "report.html"

@@ -26,7 +26,7 @@ def points(*axes: str, options: list[tuple[str, str]] | None = None, base: str =
         ("model.name=\"it's\",'[\"'", ('"it\'s"', "'[\"'")),
     ],
 )
-def test_values_are_split_outside_of_brackets_and_quotes(text: str, values: tuple[str, ...] | None) -> None:
+def test_values_are_split_outside_brackets_and_quotes(text: str, values: tuple[str, ...] | None) -> None:
     axis = parse_axis(text)
     assert axis.key == text.partition("=")[0]
     assert axis.values == (values or ("{class_path: Factor, init_args: {rank: 2}}", "Factor"))
@@ -56,7 +56,7 @@ def test_a_bad_axis_is_refused(text: str, named: str) -> None:
         parse_axis(text)
 
 
-def test_titles_are_as_short_as_may_be() -> None:
+def test_titles_are_as_short_as_possible() -> None:
     keys = ["model.alpha", "model.signal.init_args.width", "data.init_args.alpha", "alpha"]
     assert list(short_names(keys).values()) == ["model.alpha", "width", "data.alpha", "alpha"]
     assert short_names(["config", "model.tau"]) == {"config": "config", "model.tau": "tau"}

@@ -73,7 +73,7 @@ def test_a_point_whose_process_dies_is_started_again(points: list[Point]) -> Non
     assert recorded(points[1].folder)["digest"] == points[1].digest()
 
 
-def test_a_point_at_which_two_processes_die_is_left(points: list[Point]) -> None:
+def test_point_that_kills_two_processes_is_skipped(points: list[Point]) -> None:
     failures, _, _ = run(points, {"alpha-2": [DEATH, DEATH], "alpha-4": [{"error": "no module"}]})
     assert failures == {
         "alpha-2": "two processes died while they worked on it, the last one died with its node",
@@ -88,7 +88,7 @@ def test_a_signal_stops_the_tasks(points: list[Point]) -> None:
     assert said[-1] == "Stopping: runs are saving (press again to stop immediately)"
 
 
-def test_a_task_runs_a_command_and_passes_the_wish_to_stop_on(tmp_path: Path) -> None:
+def test_task_runs_a_command_and_forwards_the_stop(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     task = RayTask("task", ["--version"], tmp_path, log)
     assert _run(task, tmp_path / "stop", {"PYTHONPATH": str(Path(by_ray.__file__).parents[3])}) == 0
@@ -97,7 +97,7 @@ def test_a_task_runs_a_command_and_passes_the_wish_to_stop_on(tmp_path: Path) ->
     assert _run(task, tmp_path / "stop", {}) == 143
 
 
-def test_without_ray_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, dop, tmp_path: Path) -> None:
+def test_missing_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch, dop, tmp_path: Path) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'dop fit --cluster ray needs Ray: pip install "dop_lightning\[ray\]"'):
         require_ray("dop fit")

@@ -42,14 +42,14 @@ def fit_of(point: str) -> psutil.Process:
     return process
 
 
-def test_nothing_is_started_where_nothing_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_sweep_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert run([], tmp_path / "out", 2, print) == ([], 0)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
-def test_points_go_on_where_one_fails_and_others_are_killed(folder: Path, dop) -> None:
+def test_points_continue_after_failed_and_killed_ones(folder: Path, dop) -> None:
     for name in ("killed", "orphaned"):
         (folder / f"{name}.yaml").write_text("trainer: {max_steps: 100000000}\n")
     (folder / "wrong.yaml").write_text("model: {alpha: -1}\n")
@@ -90,7 +90,7 @@ def test_points_go_on_where_one_fails_and_others_are_killed(folder: Path, dop) -
 @pytest.mark.parametrize(
     ("by", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
-def test_a_signal_lets_runs_save_and_begins_no_other(by: signal.Signals, status: int, folder: Path, dop) -> None:
+def test_signal_lets_runs_save_and_starts_no_other(by: signal.Signals, status: int, folder: Path, dop) -> None:
     stop = when(lambda: has_begun(folder / "out" / "alpha-2"), lambda: os.kill(os.getpid(), by))
     said = dop(*SWEEP, "--axis", "model.alpha=2,4", *ENDLESS)
     stop.join()
@@ -102,7 +102,7 @@ def test_a_signal_lets_runs_save_and_begins_no_other(by: signal.Signals, status:
     assert "failed" not in said.err
 
 
-def test_threads_are_shared_where_the_user_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_shared_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [each["OMP_NUM_THREADS"] for each in environments(2)] == ["1", "1"]  # as tests are run
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr("dop_lightning.foundation.machine.usable_cores", lambda: 7)
@@ -110,7 +110,7 @@ def test_threads_are_shared_where_the_user_says_nothing(monkeypatch: pytest.Monk
     assert environments(20)[0]["OMP_NUM_THREADS"] == "1"
 
 
-def test_gpus_are_dealt_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_assigned_round_robin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [each["CUDA_VISIBLE_DEVICES"] for each in environments(3)] == ["0", "1", "0"]

@@ -44,7 +44,7 @@ def script(cluster: Path) -> set[str]:
     return {line for line in (cluster / "script.sh").read_text().splitlines() if line.startswith("#SBATCH")}
 
 
-def test_jobs_run_and_a_failing_one_is_told(cluster: Path, dop) -> None:
+def test_jobs_run_and_failures_are_reported(cluster: Path, dop) -> None:
     said = dop(*SWEEP, "--wait")
     assert said.status == 1
     assert "#SBATCH --array=0-1%2" in script(cluster)
@@ -62,7 +62,7 @@ def test_jobs_run_and_a_failing_one_is_told(cluster: Path, dop) -> None:
     ]
 
 
-def test_where_time_is_up_the_run_is_saved_and_queued_again(cluster: Path, dop) -> None:
+def test_time_limit_saves_and_requeues_the_run(cluster: Path, dop) -> None:
     assert dop(*ONE, *ENDLESS).status == 0
     run = Path("out/alpha-2")
     until(lambda: has_begun(run))
@@ -86,7 +86,7 @@ def test_options_reach_sbatch(idle: Path, dop) -> None:
     assert "\nmodule load gcc\n" in (idle / "script.sh").read_text()
 
 
-def test_what_is_in_the_queue_is_not_submitted_again(idle: Path, dop) -> None:
+def test_queued_points_are_not_resubmitted(idle: Path, dop) -> None:
     assert dop(*SWEEP).status == 0
     (idle / "script.sh").unlink()
     (idle / "queue").write_text("42_0\n42_1\n7\n")
@@ -98,7 +98,7 @@ def test_what_is_in_the_queue_is_not_submitted_again(idle: Path, dop) -> None:
     assert [point["job"] for point in points] == ["42", "42_1"]
 
 
-def test_without_slurm_it_says_so(tmp_path: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_slurm_is_reported(tmp_path: Path, dop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_configs(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -110,7 +110,7 @@ def test_without_slurm_it_says_so(tmp_path: Path, dop, monkeypatch: pytest.Monke
     )
 
 
-def test_what_sbatch_refuses_is_told_in_a_line(cluster: Path, dop) -> None:
+def test_sbatch_errors_are_one_line(cluster: Path, dop) -> None:
     (cluster / "bin" / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
     said = dop(*SWEEP)
     assert said.status == 2
@@ -137,6 +137,6 @@ def test_settings_of_sbatch(text: str, wanted: object) -> None:
     ("text", "named"),
     [("account", "KEY=VALUE"), ("=x", "KEY=VALUE"), ("time=3", "--hours"), ("--mem=3G", "--memory"), ("x=[a", "list")],
 )
-def test_settings_that_are_refused(text: str, named: str) -> None:
+def test_refused_settings(text: str, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         parse_setting(text)

@@ -85,7 +85,7 @@ def log(point: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_point_is_that_of_a_process_of_its_own(folder: Path, dop) -> None:
+def test_point_equals_that_of_a_separate_process(folder: Path, dop) -> None:
     said = dop(*SWEEP, "--axis", "config=careless.yaml,crash.yaml,image.yaml,two.yaml")
     assert said.status == 1
     assert said.err.splitlines()[-3:] == [
@@ -138,7 +138,7 @@ def test_without_forks_each_point_has_a_process(folder: Path, monkeypatch: pytes
     assert not list(folder.glob("out/workers-*"))
 
 
-def test_a_worker_that_cannot_start_is_reported_with_its_own_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_that_cannot_start_is_reported_with_its_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "PROGRAM", "no_such_module")
     points = [Point(name, {}, ("base.yaml",), (), Path("out") / name) for name in ("a", "b")]
     ended, status = run(points, Path("out"), 1, print)
@@ -182,7 +182,7 @@ def test_a_process_with_threads_does_not_fork() -> None:
 
 
 @pytest.mark.parametrize("chosen", [None, "7"])
-def test_threads_of_a_worker_wait_as_those_of_dop(
+def test_worker_threads_wait_like_those_of_dop(
     chosen: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)

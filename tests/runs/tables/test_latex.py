@@ -25,7 +25,7 @@ def read(latex: str) -> str:
 
 
 @given(st.text(alphabet=st.one_of(st.sampled_from([*ESCAPES, *"[]*-',.1 aß\n\t\0"]), st.characters(codec="utf-8"))))
-def test_what_is_escaped_shows_the_same(text: str) -> None:
+def test_escaped_text_renders_unchanged(text: str) -> None:
     latex = escape(text)
     same = str.maketrans({"µ": "μ", "ο": "o"})
     assert read(latex).translate(same) == " ".join(text.replace("\0", " ").split()).translate(same)

@@ -43,7 +43,7 @@ def text(*runs: RunTable, markdown: bool = False) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
 
 
-def test_problems_that_differ_by_the_seed_alone_go_together() -> None:
+def test_problems_that_differ_only_by_seed_are_grouped() -> None:
     groups = group_over_seeds([run("a", *psnrs(CAMERA, 20.0, 21.0, 25.0), *psnrs(COFFEE, 30.0, 31.0))])
     assert [(group.attributes["image"], len(group.results)) for group in groups] == [("camera", 3), ("coffee", 2)]
     assert text(run("a", *psnrs(CAMERA, 20.0, 21.0, 25.0), *psnrs(COFFEE, 30.0, 31.0))) == [
@@ -53,7 +53,7 @@ def test_problems_that_differ_by_the_seed_alone_go_together() -> None:
     ]
 
 
-def test_each_makes_a_group_of_every_problem() -> None:
+def test_each_makes_one_group_per_problem() -> None:
     groups = group_over_seeds([run("a", *psnrs(CAMERA, 20.0, None, 25.0))], each=True)
     assert [group.problems for group in groups] == [["problem-0"], ["problem-2"]]
 
@@ -71,14 +71,14 @@ def test_two_files_of_one_name_are_not_averaged() -> None:
     assert [row[0] for row in text(both)[1:]] == ["problem-0", "problem-2"]
 
 
-def test_shapes_tell_problems_apart() -> None:
+def test_shapes_distinguish_problems() -> None:
     small, large = run("a", *psnrs(CAMERA, 20.0, 20.0)), run("b", *psnrs(CAMERA, 30.0, 30.0))
     for problem in large.problems:
         problem["shape"] = [1, 16, 16]
     assert best_of(group_over_seeds([small, large])) == [set(), set()]
 
 
-def test_runs_are_told_apart_and_compared() -> None:
+def test_runs_are_distinguished_and_compared() -> None:
     rows = text(run("dop", *psnrs(CAMERA, 20.0, 21.0), *psnrs(COFFEE, 9.0, 9.0)),
                 run("dip", *psnrs(CAMERA, 19.0, 20.0), *psnrs(COFFEE, 9.001, 9.002)))  # fmt: skip
     # what is compared stands together; those that look alike are all marked
@@ -90,7 +90,7 @@ def test_runs_are_told_apart_and_compared() -> None:
     ]
 
 
-def test_digits_stay_beneath_each_other_beside_a_star() -> None:
+def test_digits_stay_aligned_next_to_a_star() -> None:
     table = render_table(
         *table_over_seeds(group_over_seeds([run("a", *psnrs(CAMERA, 20.0)), run("b", *psnrs(CAMERA, 9.5))]))
     )
@@ -106,12 +106,12 @@ def test_best_in_markdown_is_bold() -> None:
 @pytest.mark.parametrize(
     ("key", "best"), [("psnr", 1), ("ssim", 1), ("relative_error", 0), ("rank", None), ("loss", None)]
 )
-def test_which_is_the_best(key: str, best: int | None) -> None:
+def test_best_value_is_marked(key: str, best: int | None) -> None:
     groups = group_over_seeds([run(name, (CAMERA, 0, {key: value})) for name, value in (("a", 0.5), ("b", 0.75))])
     assert best_of(groups) == [{key} if k == best else set() for k in (0, 1)]
 
 
-def test_the_axis_of_the_problem_is_no_rival() -> None:
+def test_axis_of_the_problem_is_not_a_method() -> None:
     method = [run(f"a{v}", *psnrs(CAMERA, v), axes={"model.alpha": str(v)}) for v in (1.0, 2.0)]
     assert best_of(group_over_seeds(method)) == [set(), {"psnr"}]
     given = [run(f"a{v}", *psnrs(CAMERA, v), axes={"data.init_args.crop": str(v)}) for v in (1.0, 2.0)]
@@ -132,13 +132,13 @@ def test_a_seed_in_each_point_of_a_sweep() -> None:
     ]
 
 
-def test_rates_given_one_a_problem_are_methods_and_found_ones_are_not() -> None:
+def test_given_rates_are_methods_and_automatic_ones_are_not() -> None:
     problems = [(CAMERA, seed, {"psnr": 20.0, "tau": 0.1 * (1 + seed)}) for seed in (0, 1)]
     assert len(group_over_seeds([run("a", *problems)])) == 1
     assert len(group_over_seeds([run("a", *problems, listed=("tau",))])) == 2
 
 
-def test_what_is_missing_or_diverged_is_told_and_not_marked() -> None:
+def test_missing_and_diverged_problems_are_reported_and_not_marked() -> None:
     whole, part = psnrs(CAMERA, 20.0, 21.0, 22.0), psnrs(CAMERA, 30.0, None, 32.0)
     part[2][2]["status"] = "diverged"  # type: ignore[index]
     rows = text(run("whole", *whole), run("part", *part))
@@ -146,14 +146,14 @@ def test_what_is_missing_or_diverged_is_told_and_not_marked() -> None:
     assert rows[2][1:3] + rows[2][-1:] == ["2 of 3", "1 done, 1 diverged", "31.00 ± 1.41"]
 
 
-def test_scores_that_are_not_known_are_counted() -> None:
+def test_unknown_scores_are_counted() -> None:
     problems = [(CAMERA, 0, {"psnr": 20.0}), (CAMERA, 1, {}), (CAMERA, 2, {"psnr": float("nan")})]
     assert text(run("a", *problems))[1][-1] == "20.00 (1 of 3)"
     assert best_of(group_over_seeds([run("a", *problems), run("b", *psnrs(CAMERA, 1.0, 2.0, 3.0))])) == [set(), set()]
     assert text(run("a", (CAMERA, 0, {}), (CAMERA, 1, {})))[0][-1] == "seconds"  # no PSNR at all
 
 
-def test_csv_is_unrounded_and_says_what_was_counted() -> None:
+def test_csv_is_unrounded_with_counts() -> None:
     values = [20.123456789, 21.0, 22.5]
     rows = list(csv.DictReader(io.StringIO(csv_over_seeds(group_over_seeds(
         [run("a", *psnrs(CAMERA, *values)), run("b", *psnrs(CAMERA, 1.0, None))]
@@ -167,7 +167,7 @@ def test_csv_is_unrounded_and_says_what_was_counted() -> None:
     assert (rows[1]["ssim_mean"], rows[1]["ssim_std"], rows[1]["ssim_n"]) == ("", "", "0")
 
 
-def test_the_best_of_problems_one_by_one() -> None:
+def test_best_value_of_each_problem_is_marked() -> None:
     runs = [run("a", *psnrs(CAMERA, 20.0, 21.0)), run("b", *psnrs(CAMERA, 19.0, 22.0))]
     rows = [result for one in runs for result in one.results]
     marked, columns = mark_best(runs, rows, [("psnr", "PSNR", ".2f")])
@@ -206,6 +206,6 @@ def test_each_problem_of_a_custom_score_is_marked() -> None:
     assert [row.get("lpips") for row in table] == ["0.1235*", "0.3 ", None]
 
 
-def test_runs_that_differ_in_what_is_better_are_not_compared() -> None:
+def test_runs_with_different_directions_are_not_compared() -> None:
     runs = [run("a", *lpips(False, 0.1)), run("b", *lpips(True, 0.3))]
     assert best_of(group_over_seeds(runs)) == [set(), set()]

@@ -49,16 +49,16 @@ def background_noise(y: Tensor, known: Tensor, step: float = 0.0) -> float | Non
         return None
     middle = window_median(y, known, SIDE)
     noise = level_noise(y, middle, known)
-    least = max(_darkest(noise, known), step)
-    if least <= 0 or _beyond(y, known, noise.clamp_min(least)) > MAX_EXCEEDING_FRACTION + MAX_OUTLIERS:
+    least = max(_dark_noise(noise, known), step)
+    if least <= 0 or _fraction_beyond(y, known, noise.clamp_min(least)) > MAX_EXCEEDING_FRACTION + MAX_OUTLIERS:
         return None
     left = known & ~sharp_outliers(y, known, least)
     noise = level_noise(y, window_median(y, left, SIDE), left)
-    least = max(_darkest(noise, left), step)
-    return least if _beyond(y, left, noise.clamp_min(least)) <= MAX_EXCEEDING_FRACTION else None
+    least = max(_dark_noise(noise, left), step)
+    return least if _fraction_beyond(y, left, noise.clamp_min(least)) <= MAX_EXCEEDING_FRACTION else None
 
 
-def _darkest(noise: Tensor, known: Tensor) -> float:
+def _dark_noise(noise: Tensor, known: Tensor) -> float:
     """Return the tenth percentile of the noise, the minimum over the channels.
 
     The minimum itself would be unreliable, because it depends on few entries.
@@ -67,6 +67,6 @@ def _darkest(noise: Tensor, known: Tensor) -> float:
     return min(float(each.kthvalue(max(1, each.numel() // 10)).values) for each in seen)
 
 
-def _beyond(y: Tensor, known: Tensor, noise: Tensor) -> float:
+def _fraction_beyond(y: Tensor, known: Tensor, noise: Tensor) -> float:
     """Return the fraction of entries beyond :data:`NOISE_THRESHOLD` from the median of their opposite neighbours."""
     return float(((y - opposite_median(y, known)).abs() > NOISE_THRESHOLD * noise)[known].to(y.dtype).mean())

@@ -32,12 +32,12 @@ def blur(image: Tensor, line: Tensor, border: Border) -> Tensor:
     reach = len(line) // 2
     result = image[:, None]
     for axis, sides in ((2, (0, 0, reach, reach)), (3, (reach, reach, 0, 0))):
-        around = _mirrored(result, sides) if border == "reflect" else pad(result, sides, mode="replicate")
-        result = _convolved(around, line, axis)
+        around = _pad_reflect(result, sides) if border == "reflect" else pad(result, sides, mode="replicate")
+        result = _convolve(around, line, axis)
     return result[:, 0]
 
 
-def _convolved(around: Tensor, line: Tensor, axis: int) -> Tensor:
+def _convolve(around: Tensor, line: Tensor, axis: int) -> Tensor:
     """Convolve ``(C, 1, H, W)`` along one axis."""
     if around.device.type != "cpu":
         return conv2d(around, line.view((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)))
@@ -61,7 +61,7 @@ def local_mean(y: Tensor, places: Tensor, scale: float) -> Tensor:
     return blur(y * weight, line, "replicate") / blur(weight, line, "replicate").clamp_min(1e-6)
 
 
-def _mirrored(values: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
+def _pad_reflect(values: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
     """Pad by reflection, repeatedly if the padding is larger than the image."""
     left, right, top, bottom = sides
     while left or right or top or bottom:

@@ -89,10 +89,10 @@ def _flat_lines(
         return
     for c in range(len(y)):
         for side in (k for k in range(4) if sides[k]):
-            line, beside = (_side(y[c], side, depth) for depth in (0, 1))
+            line, adjacent = (_side(y[c], side, depth) for depth in (0, 1))
             if observed is not None:
-                line, beside = line[_side(observed[c], side)], beside[_side(observed[c], side, 1)]
-            value = _flat_value(line, beside, scale)
+                line, adjacent = line[_side(observed[c], side)], adjacent[_side(observed[c], side, 1)]
+            value = _flat_value(line, adjacent, scale)
             if value is not None:
                 yield c, side, value
 
@@ -102,7 +102,7 @@ def _side(channel: Tensor, side: int, depth: int = 0) -> Tensor:
     return (channel if side < 2 else channel.mT)[depth if side % 2 == 0 else -1 - depth]
 
 
-def _flat_value(line: Tensor, beside: Tensor, scale: float) -> float | None:
+def _flat_value(line: Tensor, adjacent: Tensor, scale: float) -> float | None:
     """Return v if a line of n entries is flat and the adjacent line is not; otherwise ``None``."""
     n = line.numel()
     if n < SHORTEST:
@@ -110,7 +110,7 @@ def _flat_value(line: Tensor, beside: Tensor, scale: float) -> float | None:
     value = float(line.mode().values)
     equal = line == value
     count = int(equal.sum())
-    other = float((beside == value).to(line.dtype).mean())
+    other = float((adjacent == value).to(line.dtype).mean())
     chance = math.sqrt((count / n * (1 - count / n) + other * (1 - other)) / n)
     if (
         count <= MIN_FLAT_FRACTION * n

@@ -170,7 +170,7 @@ def _calibrate(
 ) -> Tensor | None:
     """Run one calibration fit. Return ``None`` if there are no outliers to fit."""
     generator = torch.Generator(device="cpu").manual_seed(0)
-    table = _rows(y.shape, per_pixel)
+    table = _group_indices(y.shape, per_pixel)
     table = table[known.flatten()[table].any(dim=1)]
     if not len(table):
         return None
@@ -178,7 +178,7 @@ def _calibrate(
     weights = clean.flatten()[table].masked_fill(~seen, 1).amin(dim=1)  # w of a row
     levels = _Levels.of(values[seen], expected, scale)
     some = torch.randperm(len(table), generator=generator, device="cpu")[:ROWS]
-    outliers = _outliers(values, expected, seen, weights, some, FAR_DISTANCE * scale, levels)
+    outliers = _estimate_outliers(values, expected, seen, weights, some, FAR_DISTANCE * scale, levels)
     if outliers is None:
         return None
     turn = None
@@ -190,29 +190,29 @@ def _calibrate(
 
     def examples(shown: Tensor, at: Tensor, simulated: bool = False) -> Examples:
         """Return the features of rows of values placed at rows of positions."""
-        places, there = table[at], seen[at]
+        places, known = table[at], seen[at]
         density = outliers.density[levels.of_values(shown)].log() - levels.width.log()
         volume = torch.zeros(len(shown), device="cpu")
         if turn is not None:
-            shown, volume = turn.turned(shown, there)
+            shown, volume = turn.turned(shown, known)
 
         def base(residual: Tensor) -> Tensor:
             """Return η₀."""
-            odds = ((density - around.log_clean(residual, places)) * there).sum(dim=1)
+            odds = ((density - around.log_clean(residual, places)) * known).sum(dim=1)
             return odds - volume + _logit(outliers.share)
 
         residual = shown - around.estimate[places]
         if simulated:
             residual = residual * (1 - around.pull[places] * torch.sigmoid(-base(residual))[:, None])
-        return Examples(around.features(shown, residual, places), base(residual), there)
+        return Examples(around.features(shown, residual, places), base(residual), known)
 
     number = draws * len(some)
-    drawn = outliers.rows[_systematic(outliers.weights, number, generator)]
+    drawn = outliers.rows[_systematic_sample(outliers.weights, number, generator)]
     at = torch.cat(
         [torch.randperm(len(table), generator=generator, device="cpu") for _ in range(-(-number // len(table)))]
     )
     at = at[:number]
-    counted = 1 - _unchanged(values, expected, seen, weights, levels, drawn, at)
+    counted = 1 - _probability_unchanged(values, expected, seen, weights, levels, drawn, at)
     fitted = fit_positive_unlabelled(
         examples(values[some], some),
         examples(values[drawn], at, simulated=True),
@@ -230,7 +230,7 @@ def _calibrate(
     return result.view(y.shape)
 
 
-def _rows(shape: torch.Size, per_pixel: bool) -> Tensor:
+def _group_indices(shape: torch.Size, per_pixel: bool) -> Tensor:
     """Return the indices of entries, one row per group of entries that are corrupted together."""
     entries = torch.arange(shape.numel(), device="cpu")
     return entries.view(shape[0], -1).T.contiguous() if per_pixel else entries[:, None]
@@ -256,7 +256,7 @@ class _Levels(NamedTuple):
         return ((values - self.low) / self.width).round().long().clamp_(0, self.number - 1)
 
 
-def _outliers(
+def _estimate_outliers(
     values: Tensor, expected: Tensor, seen: Tensor, clean: Tensor, some: Tensor, far: float, levels: _Levels
 ) -> _Outliers | None:
     """Estimate the fraction and the values of outliers. Return ``None`` if there are none."""
@@ -268,9 +268,9 @@ def _outliers(
     if values.shape[1] == 1:
         ordered = ascending(expected)
         weights /= share_far(ordered, values[rows, 0], far, torch.float64).clamp_min(MIN_FAR_FRACTION)
-        weights = _lifted(weights, values[rows, 0], ordered, far, levels)
+        weights = _raise_weights(weights, values[rows, 0], ordered, far, levels)
     else:
-        weights /= _rows_share_far(values[rows], expected, far)
+        weights /= _row_fractions_far(values[rows], expected, far)
     whole = int(seen[some].all(dim=1).sum())
     share = min(float(weights.sum()) / whole, MAX_OUTLIER_FRACTION)
     counts = torch.zeros(levels.number, dtype=torch.float64, device="cpu")
@@ -280,7 +280,7 @@ def _outliers(
     return _Outliers(share, rows, weights, density.float())
 
 
-def _lifted(weights: Tensor, values: Tensor, ordered: Tensor, far: float, levels: _Levels) -> Tensor:
+def _raise_weights(weights: Tensor, values: Tensor, ordered: Tensor, far: float, levels: _Levels) -> Tensor:
     """Increase the weights of single-value outliers where c is unreliable; ``ordered`` are the sorted estimates."""
     width = levels.width * levels.number / PARTS
     points = levels.low + width * (torch.arange(PARTS * POINTS, dtype=values.dtype, device="cpu") + 0.5) / POINTS
@@ -293,7 +293,7 @@ def _lifted(weights: Tensor, values: Tensor, ordered: Tensor, far: float, levels
     return weights * (lifted(sums, shares, further) / sums.clamp_min(1e-12))[at]
 
 
-def _rows_share_far(values: Tensor, expected: Tensor, far: float) -> Tensor:
+def _row_fractions_far(values: Tensor, expected: Tensor, far: float) -> Tensor:
     """Return c of rows of values ``(r, g)``, float64.
 
     A row of estimates is far from a row of values if it differs by more than ``far`` in at least one channel.
@@ -303,7 +303,7 @@ def _rows_share_far(values: Tensor, expected: Tensor, far: float) -> Tensor:
     return torch.cat(parts).clamp_min(MIN_FAR_FRACTION)
 
 
-def _unchanged(
+def _probability_unchanged(
     values: Tensor, expected: Tensor, seen: Tensor, clean: Tensor, levels: _Levels, drawn: Tensor, at: Tensor
 ) -> Tensor:
     """Return the probability that the true values of the rows ``at`` equal the values of the rows ``drawn``."""
@@ -313,13 +313,13 @@ def _unchanged(
     joint.index_add_(0, pairs, clean[:, None].expand(seen.shape)[seen])
     joint = joint.view(levels.number, levels.number)
     share = joint / (joint.sum(dim=0, keepdim=True) + 1)  # M
-    there, shown = seen[at], own[drawn]
-    is_same = ((own[at] == shown) | ~there).all(dim=1)
-    may_be = torch.where(there, share[shown, estimates[at]], 1).prod(dim=1)
+    known, shown = seen[at], own[drawn]
+    is_same = ((own[at] == shown) | ~known).all(dim=1)
+    may_be = torch.where(known, share[shown, estimates[at]], 1).prod(dim=1)
     return torch.where(is_same, clean[at], 0) + (1 - clean[at]) * may_be
 
 
-def _systematic(weights: Tensor, number: int, generator: torch.Generator) -> Tensor:
+def _systematic_sample(weights: Tensor, number: int, generator: torch.Generator) -> Tensor:
     """Draw ``number`` indices by systematic sampling: each count differs from its expectation by less than one."""
     order = torch.randperm(len(weights), generator=generator, device="cpu")
     up_to = weights[order].cumsum(0)

@@ -79,8 +79,11 @@ class Companions:
         drawn = places_like(expected, at, generator)
         moved = values - expected[drawn]
         self.counted = moved.abs() > distance  # entries near their estimate are not compared
-        own, chance = _nearest(residual, at, values - expected[at], joint), _nearest(residual, drawn, moved, joint)
-        edges = _edges(chance[self.counted])
+        own, chance = (
+            _companion_distance(residual, at, values - expected[at], joint),
+            _companion_distance(residual, drawn, moved, joint),
+        )
+        edges = _bin_edges(chance[self.counted])
         lively = classes(activity, RANKS).flatten()
         steps = distance * torch.tensor(STEPS, dtype=y.dtype, device=y.device)
 
@@ -99,18 +102,18 @@ class Companions:
                 of equal value have similar residuals, so they get less weight.
         """
         probable, counted = outlying[self.away], alone[self.away]
-        found = _counts(self.own, counted)
-        expected = _counts(self.chance, counted * probable * self.counted)
-        number = _counts(self.own, counted * probable).sum(1, keepdim=True)
+        found = _weighted_counts(self.own, counted)
+        expected = _weighted_counts(self.chance, counted * probable * self.counted)
+        number = _weighted_counts(self.own, counted * probable).sum(1, keepdim=True)
         expected *= number / expected.sum(1, keepdim=True).clamp_min(1e-12)
         share = number / found.sum(1, keepdim=True).clamp_min(1e-12)
         weights = found + PRIOR
         shares, pooled = increasing((expected + PRIOR * share) / weights, weights)
         error = DEVIATIONS * (2 * shares / pooled).sqrt()  # the counts of entries and of draws are both random
         certain = torch.minimum(torch.maximum(share, shares - error), shares + error)
-        said = certain.logit(MIN_FRACTION) - share.logit(MIN_FRACTION)
+        evidence = certain.logit(MIN_FRACTION) - share.logit(MIN_FRACTION)
         result = torch.zeros_like(outlying)
-        result[self.away] = said.flatten()[self.own] * counted
+        result[self.away] = evidence.flatten()[self.own] * counted
         return result
 
 
@@ -143,7 +146,7 @@ def increasing(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows, device="cpu").to(values), torch.tensor(sizes, device="cpu").to(weights)
 
 
-def _edges(chance: Tensor) -> Tensor:
+def _bin_edges(chance: Tensor) -> Tensor:
     """Return the boundaries of the histogram bins of D."""
     if not len(chance):
         return chance
@@ -151,13 +154,13 @@ def _edges(chance: Tensor) -> Tensor:
     return ascending(chance)[(ranks * (len(chance) - 1)).long().to(chance.device)]
 
 
-def _counts(cells: Tensor, weights: Tensor) -> Tensor:
+def _weighted_counts(cells: Tensor, weights: Tensor) -> Tensor:
     """Return the total weight in each bin of each class, ``(classes, CELLS)``."""
     counts = torch.zeros(CELLS * (len(RANKS) + 1) * (len(STEPS) + 1), dtype=weights.dtype, device=weights.device)
     return counts.index_add_(0, cells, weights).view(-1, CELLS)
 
 
-def _nearest(residual: Tensor, places: Tensor, values: Tensor, joint: bool) -> Tensor:
+def _companion_distance(residual: Tensor, places: Tensor, values: Tensor, joint: bool) -> Tensor:
     """Return D of residuals placed at flat indices of the image."""
     channels = len(residual)
     rows = list(neighbours_at(bordered(residual), places))

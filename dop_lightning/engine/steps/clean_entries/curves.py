@@ -121,14 +121,14 @@ def scratches(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> 
     if y.dim() != 3 or min(y.shape[1:]) < LONG:
         return torch.zeros_like(y, dtype=torch.bool)
     known = torch.ones_like(y[0], dtype=torch.bool) if observed is None else observed.all(dim=0)
-    both = _both(y, scale, known)
+    both = _thin_structures(y, scale, known)
     found = both[0].opaque() | both[1].opaque()
     share, half = max((each.half_transparent() for each in both), key=lambda each: each[0])
     if share >= PEAK and int(found.sum()) < int(half.sum()) < MAX_HALF_TRANSPARENT_FRACTION * half.numel():
         found = found | half
     if float(found.to(y.dtype).mean()) < MAX_SCRATCH_FRACTION_FOR_CREASES:
         found = found | both[0].creases()
-    return _long_enough(found).expand_as(y) & (known if observed is None else observed)
+    return _drop_short(found).expand_as(y) & (known if observed is None else observed)
 
 
 def looks_scratched(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> bool:
@@ -155,12 +155,12 @@ def looks_scratched(y: Tensor, scale: float = 1.0, observed: Tensor | None = Non
     middle = torch.stack([grey.roll(k, 1) for k in (-2, -1, 0, 1, 2)]).median(dim=0).values
     if float(((grey - middle).abs() > SPECKLED).float().mean()) > SPECKS:
         return False
-    both = _both(part, scale, known)
-    opaque = [_long_enough(each.opaque(), MIN_SCRATCH_EXTENT) for each in both]
+    both = _thin_structures(part, scale, known)
+    opaque = [_drop_short(each.opaque(), MIN_SCRATCH_EXTENT) for each in both]
     return float(max(each.float().mean() for each in opaque)) > MAX_SCRATCH_FRACTION_FOR_CREASES
 
 
-def _both(y: Tensor, scale: float, known: Tensor) -> tuple["_Thin", "_Thin"]:
+def _thin_structures(y: Tensor, scale: float, known: Tensor) -> tuple["_Thin", "_Thin"]:
     """Return the bright and the dark thin structures."""
     low = y[:, known].amin() if bool(known.any()) else y.amin()
     values = ((y - low) / scale).clamp(0, 1)
@@ -192,12 +192,12 @@ class _Thin:
     @classmethod
     def of(cls, y: Tensor, known: Tensor) -> "_Thin":
         contrast = torch.where(known, (y - opened(y, disk())).mean(dim=0), 0)
-        short, long = _along(contrast, SHORT), _along(contrast, LONG)
+        short, long = _line_contrast(contrast, SHORT), _line_contrast(contrast, LONG)
         lively = _mean_around(short)
         thin = (short > FAINT) & (contrast > lively)
         clear = (long > CLEAR) & (contrast > MIN_CONTRAST_RATIO * lively)
         bold = (long > BOLD) & (long > BOLDER * lively)
-        return cls(y, contrast, lively, thin, clear, bold, _agreement(y, thin, VALUE_TOLERANCE))
+        return cls(y, contrast, lively, thin, clear, bold, _orientation_agreement(y, thin, VALUE_TOLERANCE))
 
     def opaque(self) -> Tensor:
         """Return the support of opaque scratches, each of a constant value."""
@@ -208,11 +208,11 @@ class _Thin:
 
         The first result is the fraction of pixels of long lines that have this opacity.
         """
-        beside = max_pool2d((self.contrast > FAINT)[None].to(self.y.dtype), 3, 1, 1)[0] == 0
-        background = local_mean(self.y, beside, BLUR)
+        clear = max_pool2d((self.contrast > FAINT)[None].to(self.y.dtype), 3, 1, 1)[0] == 0
+        background = local_mean(self.y, clear, BLUR)
         opacity = ((self.y - background) / (1 - background).clamp_min(0.05)).mean(dim=0)
-        alike = (_agreement(opacity[None], self.thin, SAME_OPACITY) >= SURE) & self.clear
-        share, peak = _peak(opacity[alike & (self.flat < LOOSE)])
+        alike = (_orientation_agreement(opacity[None], self.thin, SAME_OPACITY) >= SURE) & self.clear
+        share, peak = _opacity_peak(opacity[alike & (self.flat < LOOSE)])
         off = (opacity - peak).abs()
         seeds = (alike | self.bold) & (off <= SAME_OPACITY)
         return share, grow(seeds, self.thin & (off <= 2 * SAME_OPACITY))
@@ -222,15 +222,15 @@ class _Thin:
         return grow(self.bold, self.thin & (self.contrast > BOLDER / 2 * self.lively))
 
 
-def _peak(opacity: Tensor) -> tuple[float, float]:
+def _opacity_peak(opacity: Tensor) -> tuple[float, float]:
     """Return the fraction of values at the most frequent opacity and this opacity; the fraction is 0 without a peak."""
     if opacity.numel() < LONG:
         return 0.0, 0.0
     centres = torch.linspace(*OPACITIES, 53, device=opacity.device)
     shares = ((opacity[:, None] - centres).abs() <= SAME_OPACITY / 2).to(torch.float32).mean(dim=0)
     best = int(shares.argmax())
-    beside = max(float(shares[max(0, best - 12)]), float(shares[min(52, best + 12)]))
-    stands_out = 0 < best < 52 and float(shares[best]) > 1.5 * beside
+    nearby = max(float(shares[max(0, best - 12)]), float(shares[min(52, best + 12)]))
+    stands_out = 0 < best < 52 and float(shares[best]) > 1.5 * nearby
     return float(shares[best]) if stands_out else 0.0, float(centres[best])
 
 
@@ -240,7 +240,7 @@ def disk() -> list[Offset]:
     return [(i, j) for i in reach for j in reach if i * i + j * j <= DISK**2]
 
 
-def _lines(length: int) -> list[list[Offset]]:
+def _line_offsets(length: int) -> list[list[Offset]]:
     """Return the pixels of a line through the origin, one list per direction."""
     reach = range(-(length // 2), length // 2 + 1)
     angles = [math.pi * k / DIRECTIONS for k in range(DIRECTIONS)]
@@ -268,11 +268,11 @@ def closed(image: Tensor, offsets: list[Offset]) -> Tensor:
     return -opened(-image, offsets)
 
 
-def _along(contrast: Tensor, length: int) -> Tensor:
+def _line_contrast(contrast: Tensor, length: int) -> Tensor:
     """Return P, the contrast of structures at least ``length`` pixels long, ``(H, W)``."""
     wide = max_pool2d(contrast[None], 3, 1, 1)[0]
     best = torch.zeros_like(contrast)
-    for line in _lines(length):
+    for line in _line_offsets(length):
         best = torch.maximum(best, opened(wide, line))
     return torch.minimum(contrast, best)
 
@@ -284,7 +284,7 @@ def _mean_around(image: Tensor) -> Tensor:
     return avg_pool2d(rows, (1, side), 1, (0, half), count_include_pad=False)[0]
 
 
-def _agreement(field: Tensor, places: Tensor, tolerance: float) -> Tensor:
+def _orientation_agreement(field: Tensor, places: Tensor, tolerance: float) -> Tensor:
     """Return the agreement of a field ``(F, H, W)`` at ``places`` (bool, ``(H, W)``); 0 elsewhere."""
     reach = LONG // 2 + 1
     height, width = places.shape
@@ -300,7 +300,7 @@ def _agreement(field: Tensor, places: Tensor, tolerance: float) -> Tensor:
         return near[i, j]
 
     best = torch.zeros(len(at), dtype=field.dtype, device=field.device)
-    for k, line in enumerate(_lines(LONG)):
+    for k, line in enumerate(_line_offsets(LONG)):
         down, right = round(math.cos(math.pi * k / DIRECTIONS)), -round(math.sin(math.pi * k / DIRECTIONS))
         share = torch.zeros_like(best)
         for i, j in line:
@@ -311,7 +311,7 @@ def _agreement(field: Tensor, places: Tensor, tolerance: float) -> Tensor:
     return result
 
 
-def _long_enough(found: Tensor, least: int = SHORTEST) -> Tensor:
+def _drop_short(found: Tensor, least: int = SHORTEST) -> Tensor:
     """Drop components whose height and width are both less than ``least`` pixels."""
     extents = Extents.of(found)
     return found & (torch.maximum(extents.height, extents.width) >= least)

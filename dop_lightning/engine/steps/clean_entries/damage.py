@@ -106,7 +106,10 @@ def likely_damage(y: Tensor, scale: float = 1.0, observed: Tensor | None = None)
     """
     if y.dim() != 3:
         return None
-    parts = [(y[:, at[0], at[1]], scale, None if observed is None else observed[:, at[0], at[1]]) for at in _parts(y)]
+    parts = [
+        (y[:, at[0], at[1]], scale, None if observed is None else observed[:, at[0], at[1]])
+        for at in _searched_parts(y)
+    ]
     if _has_few_colours(parts[0][0] / scale) or _has_impulses(*parts[0]):
         return None
     kinds = {
@@ -147,7 +150,7 @@ def _has_impulses(y: Tensor, scale: float, observed: Tensor | None) -> bool:
     return share > MAX_IMPULSES or (share > MIN_IMPULSES and isolated > ISOLATED_FACTOR * share * (1 - share) ** 8)
 
 
-def _parts(y: Tensor) -> list[tuple[slice, slice]]:
+def _searched_parts(y: Tensor) -> list[tuple[slice, slice]]:
     """Return the central part and, for images larger than one part, the corners."""
     starts = [sorted({(n - PART) // 2, 0, n - PART}) if n > PART else [0] for n in y.shape[1:]]
     middle = tuple(slice(max(0, (n - PART) // 2), max(0, (n - PART) // 2) + PART) for n in y.shape[1:])

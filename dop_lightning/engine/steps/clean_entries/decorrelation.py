@@ -101,5 +101,5 @@ class Decorrelation:
 
     def turned_image(self, image: Tensor, seen: Tensor) -> Tensor:
         """Transform the pixels of an image ``(C, H, W)``, see :meth:`turned`."""
-        rows, there = (tensor.flatten(1).T for tensor in (image, seen))
-        return self.turned(rows, there)[0].T.reshape(image.shape)
+        rows, known = (tensor.flatten(1).T for tensor in (image, seen))
+        return self.turned(rows, known)[0].T.reshape(image.shape)

@@ -35,13 +35,13 @@ def filled(y: Tensor, estimate: Tensor, clean: Tensor, noise: float) -> Tensor:
     Returns:
         The corrected estimate, ``(C, H, W)``, equal to ``estimate`` at clean entries.
     """
-    mean, variance = _around(y, clean)
+    mean, variance = _local_moments(y, clean)
     uneven = ((variance / noise**2 - PLAIN) / (UNEVEN - PLAIN)).clamp(0, 1)
     drawn = estimate + local_drift(y - estimate, clean)
     return torch.where(clean, estimate, uneven * drawn + (1 - uneven) * mean)
 
 
-def _around(y: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+def _local_moments(y: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
     """Return the local mean and variance of clean entries; the variance is infinite if none are near."""
     reach = round(3 * DEVIATION)
     steps = torch.arange(-reach, reach + 1, dtype=y.dtype, device=y.device)

@@ -83,7 +83,7 @@ def looks_dusty(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -
         return False
     numbers = labels(found)
     count = int(numbers.max())
-    moments = [_moments(each / scale, numbers, count) for each in y]
+    moments = [_label_moments(each / scale, numbers, count) for each in y]
     one = torch.stack([spread for _, spread in moments]).amax(dim=0)[1:] <= MAX_SPECK_DEVIATION
     values = (torch.stack([mean for mean, _ in moments])[:, 1:][:, one] * 255 / 3).round()
     if values.shape[1] < SPECKS:
@@ -93,12 +93,12 @@ def looks_dusty(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -
 
 def _contrast(y: Tensor, known: Tensor) -> Tensor:
     """Return T, ``(H, W)``; 0 at unobserved pixels."""
-    eroded = -_square(torch.where(known, -y, -torch.inf))
-    opened = _square(torch.where(eroded.isfinite(), eroded, -torch.inf))
+    eroded = -_max_in_square(torch.where(known, -y, -torch.inf))
+    opened = _max_in_square(torch.where(eroded.isfinite(), eroded, -torch.inf))
     return torch.where(known & opened.isfinite().all(dim=0), (y - opened).mean(dim=0), 0)
 
 
-def _square(image: Tensor) -> Tensor:
+def _max_in_square(image: Tensor) -> Tensor:
     """Return the maximum in the square around each pixel."""
     half = SQUARE // 2
     return max_pool2d(max_pool2d(image, (SQUARE, 1), 1, (half, 0)), (1, SQUARE), 1, (0, half))
@@ -118,9 +118,9 @@ def _specks(contrast: Tensor, y: Tensor, threshold: float, known: Tensor) -> Ten
     around = max_pool2d(max_pool2d(numbers[None].double(), (7, 1), 1, (3, 0)), (1, 7), 1, (0, 3))[0].long()
     ring = around * (~inside & ~near & known)  # two or three pixels away
     grey = y.mean(dim=0)
-    outer, outer_spread = _moments(grey, ring, count)
-    top = _moments(grey, numbers, count)[0] - outer
-    spread = torch.stack([_moments(each, numbers, count)[1] for each in y]).amax(dim=0)
+    outer, outer_spread = _label_moments(grey, ring, count)
+    top = _label_moments(grey, numbers, count)[0] - outer
+    spread = torch.stack([_label_moments(each, numbers, count)[1] for each in y]).amax(dim=0)
     steep, pairs = y.new_zeros(count + 1), y.new_zeros(count + 1)
     for down, right in ((0, 1), (0, -1), (1, 0), (-1, 0)):
         rows, columns = (slice(max(0, -at), n - max(0, at)) for at, n in zip((down, right), inside.shape, strict=True))
@@ -134,7 +134,7 @@ def _specks(contrast: Tensor, y: Tensor, threshold: float, known: Tensor) -> Ten
         pairs.index_add_(0, own, torch.ones_like(step))
         steep.index_add_(0, own, (step >= top[own] / 2).to(y.dtype))
     cliff = steep / pairs.clamp_min(1)
-    varied = _moments(grey, numbers, count)[1]
+    varied = _label_moments(grey, numbers, count)[1]
     one = (spread <= MAX_SPECK_DEVIATION) & (cliff >= CLIFF_OF_ONE) & (outer_spread <= FLAT_AROUND_ONE * top)
     calm = (varied <= FLAT * top) & (cliff >= CLIFF) & (outer_spread <= FLAT_AROUND * top)
     dusty = (one | calm) & (top >= threshold / 2)
@@ -142,7 +142,7 @@ def _specks(contrast: Tensor, y: Tensor, threshold: float, known: Tensor) -> Ten
     return dusty[numbers]
 
 
-def _moments(values: Tensor, numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _label_moments(values: Tensor, numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the mean and standard deviation of the values of each label from 1 to ``count``, and 0 for label 0."""
     labelled = numbers > 0
     at, of_labels = numbers[labelled], values[labelled].double()

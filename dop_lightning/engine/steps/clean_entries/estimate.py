@@ -138,7 +138,7 @@ def clean_and_diversity(
         return order.line(companions().evidence(order.back(outlying), order.back(alone)))
 
     seen = order.line(observed)
-    clean, diverse = _clean(
+    clean, diverse = _fit_clean(
         torch.where(seen, order.line(y), order.line(estimate)),  # unobserved entries are not outliers
         order.line(estimate),
         classes(order.line(lively), RANKS),
@@ -154,10 +154,10 @@ def clean_and_diversity(
     )
     result = order.back(clean * seen)
     if calibrated and diverse > 0:
-        told = corruption_probability(
+        posterior = corruption_probability(
             y, estimate, result, held_out, scale, observed, per_pixel, rounds=1, draws=1, doubted_only=are_few(result)
         )
-        result = torch.lerp(result, (1 - told.to(result)) * observed, diverse)
+        result = torch.lerp(result, (1 - posterior.to(result)) * observed, diverse)
     if sign in ("auto", "both"):
         return result, diverse
     above = possible.any(dim=0, keepdim=True) if per_pixel else possible
@@ -200,7 +200,7 @@ class _Order:
         return whole.view(*self.shape[1:], self.shape[0]).movedim(-1, 0)
 
 
-def _clean(
+def _fit_clean(
     y: Tensor,
     estimate: Tensor,
     kinds: Tensor,
@@ -217,12 +217,12 @@ def _clean(
     """Compute :func:`clean_and_diversity` on 1-D tensors, alternating between the value densities and the mixture."""
     residual, volume = estimate - y, torch.zeros_like(y)
     if groups > 1:
-        residual, volume = _decorrelated(residual, 1 - outlying, far, seen, MIN_SCALE * scale, groups)
+        residual, volume = _decorrelate(residual, 1 - outlying, far, seen, MIN_SCALE * scale, groups)
     counted = torch.ones_like(far) if seen is None else seen
     bins = Bins.of(y, estimate, FAR_DISTANCE * scale)
     number = len(RANKS) + 1
     sizes = torch.bincount(kinds, minlength=number).to(y.dtype)
-    scales = _first_scale(residual[apart], outlying[apart], MIN_SCALE * scale).expand(number).clone()
+    scales = _initial_scale(residual[apart], outlying[apart], MIN_SCALE * scale).expand(number).clone()
     uniform = UNIFORM
     if doubt == 0:  # evidence from places is not used
         others = other_values(bins, outlying)
@@ -232,7 +232,7 @@ def _clean(
     for _ in range(ROUNDS):
         values = fit_values(bins, outlying, far, counted, uniform)
         alone = (1 / (BINS * bins.width * values.outliers)).clamp_max(1)  # the uniform density is 1/range
-        diverse = 0.0 if company is None else (1 - doubt) * _diversity(alone, outlying)
+        diverse = 0.0 if company is None else (1 - doubt) * _value_diversity(alone, outlying)
         entries = Entries(
             residual=residual,
             classes=kinds,
@@ -245,8 +245,8 @@ def _clean(
         if company is not None and diverse > 0:
             entries = replace(entries, outlying=entries.outlying + diverse / groups * company(1 - clean, alone))
         missed = torch.zeros_like(sizes).index_add_(0, kinds, (1 - outlying) * far)
-        begun = Mixture(_share(values, outlying, apart), (missed + 0.1) / (sizes + 1), scales)
-        fitted = begun.refit(entries.of(apart), MIN_SCALE * scale, share_too=doubt == 0)
+        initial = Mixture(_outlier_fraction(values, outlying, apart), (missed + 0.1) / (sizes + 1), scales)
+        fitted = initial.refit(entries.of(apart), MIN_SCALE * scale, share_too=doubt == 0)
         scales = fitted.scales
         clean = fitted.clean(entries)
         if doubt == 0 and diverse == 0:  # far entries keep their classification, so another round changes nothing
@@ -256,31 +256,31 @@ def _clean(
     return clean, diverse
 
 
-def _decorrelated(
+def _decorrelate(
     residual: Tensor, clean: Tensor, far: Tensor, seen: Tensor | None, least: float, groups: int
 ) -> tuple[Tensor, Tensor]:
     """Return the decorrelated residuals, and the log-determinant divided evenly among the observed entries."""
     rows = residual.view(-1, groups)
-    there = torch.ones_like(rows, dtype=torch.bool) if seen is None else seen.view(-1, groups)
-    probable = (clean * ~far).view(-1, groups).prod(dim=1) * there.all(dim=1)
-    turned, volume = Decorrelation.of(rows, probable, least).turned(rows, there)
-    each = (volume / there.sum(dim=1).clamp_min(1))[:, None].expand(rows.shape)
+    known = torch.ones_like(rows, dtype=torch.bool) if seen is None else seen.view(-1, groups)
+    probable = (clean * ~far).view(-1, groups).prod(dim=1) * known.all(dim=1)
+    turned, volume = Decorrelation.of(rows, probable, least).turned(rows, known)
+    each = (volume / known.sum(dim=1).clamp_min(1))[:, None].expand(rows.shape)
     return turned.reshape(-1), each.reshape(-1)
 
 
-def _diversity(alone: Tensor, outlying: Tensor) -> float:
+def _value_diversity(alone: Tensor, outlying: Tensor) -> float:
     """Return the diversity of outlier values, in [0, 1], see :data:`DIVERSITY_RANGE`."""
     low, high = DIVERSITY_RANGE
     share = float((alone * outlying).sum() / outlying.sum().clamp_min(1e-12))
     return min(1.0, max(0.0, (share - low) / (high - low)))
 
 
-def _first_scale(residual: Tensor, outlying: Tensor, least: float) -> Tensor:
+def _initial_scale(residual: Tensor, outlying: Tensor, least: float) -> Tensor:
     weights = 1 - outlying
     return ((weights * residual.square()).sum() / weights.sum().clamp_min(1e-12)).sqrt().clamp_min(least)
 
 
-def _share(values: Values, outlying: Tensor, apart: Tensor) -> Tensor:
+def _outlier_fraction(values: Values, outlying: Tensor, apart: Tensor) -> Tensor:
     """Return the fraction of outliers, mainly from held-out entries. The estimate may have fitted other outliers."""
     everywhere = outlying.mean()
     held_out = (outlying[apart].sum() + ALL_ENTRIES_PSEUDOCOUNT * everywhere) / (apart.sum() + ALL_ENTRIES_PSEUDOCOUNT)

@@ -94,7 +94,7 @@ def krige(residual: Tensor, clean: Tensor, at: Tensor | None = None, kinds: Tens
     side = 5 if channels <= 3 else 3
     kinds = torch.zeros(height, width, dtype=torch.int64, device=residual.device) if kinds is None else kinds
     window = _Window.of(residual, clean, side)
-    moments = _moments(window, kinds)
+    moments = _second_moments(window, kinds)
     found = residual.new_zeros(residual.shape)
     if not bool(moments.any()):
         return found
@@ -128,20 +128,20 @@ def kriged(y: Tensor, estimate: Tensor, clean: Tensor, at: Tensor | None = None,
     return predicted.clamp(torch.minimum(estimate, low), torch.maximum(estimate, high))
 
 
-def _bordered(residual: Tensor, clean: Tensor, radius: int) -> Tensor:
+def _pad_border(residual: Tensor, clean: Tensor, radius: int) -> Tensor:
     """Return ``w∘r`` and w with a border of zeros, ``(2, C, H + 2R, W + 2R)``."""
     both = torch.stack([torch.where(clean > 0, clean * residual, 0), clean.to(residual.dtype)])
     return pad(both, [radius] * 4)
 
 
-def _strips(window: "_Window", kinds: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _window_strips(window: "_Window", kinds: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield the windows of the pixels of each strip, ``(N, P)``, their weights, and the classes of the pixels."""
-    for begin, end in _rows(window, kinds):
+    for begin, end in _strip_rows(window, kinds):
         values, weights = unfold(window.around[:, :, begin : end + window.side - 1], window.side)
         yield values, weights, kinds[begin:end].flatten()
 
 
-def _rows(window: "_Window", kinds: Tensor) -> Iterator[tuple[int, int]]:
+def _strip_rows(window: "_Window", kinds: Tensor) -> Iterator[tuple[int, int]]:
     """Yield the first row and the row after the last one of each strip that is used to estimate second moments."""
     height, width = kinds.shape
     rows = max(1, STRIP // (window.around.shape[1] * width))
@@ -150,7 +150,7 @@ def _rows(window: "_Window", kinds: Tensor) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + rows, height)
 
 
-def _sums(window: "_Window", kinds: Tensor, number: int) -> tuple[Tensor, Tensor]:
+def _pair_sums(window: "_Window", kinds: Tensor, number: int) -> tuple[Tensor, Tensor]:
     """Return the sums of products over all pairs in the windows of each class, and of their weights, ``(K, N, N)``.
 
     Both are float64.
@@ -158,10 +158,10 @@ def _sums(window: "_Window", kinds: Tensor, number: int) -> tuple[Tensor, Tensor
     size = window.around.shape[1] * window.side**2
     kernels = window.kernels
     if kernels is not None:
-        rows = torch.cat([torch.arange(*each, device="cpu") for each in _rows(window, kinds)])
+        rows = torch.cat([torch.arange(*each, device="cpu") for each in _strip_rows(window, kinds)])
         return window.sums(kernels, kinds, rows, number)
     products, pairs = (window.around.new_zeros(number, size, size) for _ in range(2))
-    for values, weights, kind in _strips(window, kinds):
+    for values, weights, kind in _window_strips(window, kinds):
         if number == 1:
             products[0].addmm_(values, values.mT)
             pairs[0].addmm_(weights, weights.mT)
@@ -176,13 +176,13 @@ def _sums(window: "_Window", kinds: Tensor, number: int) -> tuple[Tensor, Tensor
     return products, pairs
 
 
-def _moments(window: "_Window", kinds: Tensor) -> Tensor:
+def _second_moments(window: "_Window", kinds: Tensor) -> Tensor:
     """Return ``A_k + νD``, the positive definite second moments of residuals in a window, ``(K, N, N)``.
 
     They are 0 if no entry is clean or all residuals of clean entries are 0.
     """
     side, number = window.side, int(kinds.max()) + 1
-    products, pairs = _sums(window, kinds, number)
+    products, pairs = _pair_sums(window, kinds, number)
     size = products.shape[1]
     turned = torch.arange(size, device="cpu").view(-1, side**2).flip(1).flatten()
     products, pairs = (each + each[:, turned][:, :, turned] for each in (products, pairs))
@@ -196,13 +196,13 @@ def _moments(window: "_Window", kinds: Tensor) -> Tensor:
         )
         pooled = 2 * PSEUDOCOUNT * spread[:, None, None] * whole
         moments = (products + pooled) / (pairs + 2 * PSEUDOCOUNT)
-    moments = _definite((moments + moments.mT) / 2)
+    moments = _make_definite((moments + moments.mT) / 2)
     moments = moments + moments[:, turned][:, :, turned]  # equal up to rounding
     moments = (moments + moments.mT) / 4
     return (moments + NUGGET * torch.diag_embed(moments.diagonal(dim1=1, dim2=2))).to(window.around)
 
 
-def _definite(moments: Tensor) -> Tensor:
+def _make_definite(moments: Tensor) -> Tensor:
     """Raise the eigenvalues of symmetric matrices ``(K, N, N)`` to at least :data:`SMALLEST` times the largest."""
     bound = moments.abs().sum(2).amax(1)  # upper bound of the eigenvalues
     shift = (SMALLEST * bound).clamp_min(1e-30)
@@ -215,7 +215,7 @@ def _definite(moments: Tensor) -> Tensor:
     return moments.index_copy(0, few, vectors * torch.maximum(eigenvalues, least)[:, None] @ vectors.mT)
 
 
-def _by_class(pixels: Tensor, kinds: Tensor, number: int) -> tuple[Tensor, ...]:
+def _split_by_class(pixels: Tensor, kinds: Tensor, number: int) -> tuple[Tensor, ...]:
     """Split pixels, given as indices into the flat image, by class."""
     kind = kinds.flatten()[pixels]
     return pixels[few_order(kind, number)].split(torch.bincount(kind, minlength=number).tolist())
@@ -234,7 +234,7 @@ class _Window(NamedTuple):
 
     @classmethod
     def of(cls, residual: Tensor, clean: Tensor, side: int) -> "_Window":
-        return cls(_bordered(residual, clean, side // 2).contiguous(), side)
+        return cls(_pad_border(residual, clean, side // 2).contiguous(), side)
 
     def places(self, channel: Tensor | int, pixels: Tensor) -> Tensor:
         """Return the flat positions of entries in :attr:`around`; ``pixels`` are indices into the flat image."""
@@ -255,10 +255,10 @@ class _Window(NamedTuple):
         return library() if self.around.device.type == "cpu" and self.around.dtype == torch.float32 else None
 
     def sums(self, kernels: CDLL, kinds: Tensor, rows: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Compute :func:`_sums` over some rows of the image by the compiled kernels."""
+        """Compute :func:`_pair_sums` over some rows of the image by the compiled kernels."""
         width = kinds.shape[1]
         pixels = (rows[:, None] * width + torch.arange(width, device="cpu")).flatten()
-        parts = _by_class(pixels, kinds, number)
+        parts = _split_by_class(pixels, kinds, number)
         begins = torch.tensor([0, *(len(part) for part in parts)], device="cpu").cumsum(0)
         pixels = torch.cat(parts)
         places = self.places(0, pixels)
@@ -296,17 +296,17 @@ class _Window(NamedTuple):
         if self.kernels is None:
             order = few_order(which, channels * number)
             parts = places[order].split(torch.bincount(which, minlength=channels * number).tolist())
-            solved = torch.cat([self._solved(systems, i, part) for i, part in enumerate(parts)])
+            solved = torch.cat([self._solve_systems(systems, i, part) for i, part in enumerate(parts)])
         else:  # strip by strip, so that the windows stay in the cache
             strips = pixels // (kinds.shape[1] * max(1, CACHED // self.around[..., 0, :].numel()))
             most = FEW_KEYS // (channels * number)
             strips = strips // (int(strips.max()) // most + 1)
             keys = strips * (channels * number) + which
             order = few_order(keys, FEW_KEYS)
-            solved = self._compiled(self.kernels, systems, which[order], places[order])
+            solved = self._solve_compiled(self.kernels, systems, which[order], places[order])
         return torch.empty_like(solved).index_copy_(0, order, solved)
 
-    def _compiled(self, kernels: CDLL, systems: "_Systems", which: Tensor, places: Tensor) -> Tensor:
+    def _solve_compiled(self, kernels: CDLL, systems: "_Systems", which: Tensor, places: Tensor) -> Tensor:
         found = torch.empty(len(places), dtype=torch.float32, device="cpu")
         begins = torch.cat([which.new_zeros(1), (which[1:] != which[:-1]).nonzero()[:, 0] + 1])
         chosen = which[begins].contiguous()
@@ -326,7 +326,7 @@ class _Window(NamedTuple):
         )
         return found
 
-    def _solved(self, systems: "_Systems", which: int, places: Tensor) -> Tensor:
+    def _solve_systems(self, systems: "_Systems", which: int, places: Tensor) -> Tensor:
         offsets, moments, prediction = (each[which] for each in systems)
         values, weights = self.around[0].flatten(), self.around[1].flatten()
         most, found = min(NEIGHBOURS, len(offsets)), []

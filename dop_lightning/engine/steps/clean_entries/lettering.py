@@ -95,11 +95,11 @@ def printed_text(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) 
     values = torch.where(known, y / scale, 0)
     values = torch.where(known, values, local_mean(values, known, BLUR))
     found = torch.zeros_like(known)
-    for colour in _colours(values, known):
-        found |= _text_of(values, colour, known)
+    for colour in _text_colours(values, known):
+        found |= _text_core(values, colour, known)
     if not bool(found.any()) or _most_frequent(values, known & ~found) > MIN_PAGE_FRACTION:
         return torch.zeros_like(y, dtype=torch.bool)
-    return _support(values, found, known).expand_as(y) & (known if observed is None else observed)
+    return _text_support(values, found, known).expand_as(y) & (known if observed is None else observed)
 
 
 def _most_frequent(y: Tensor, places: Tensor) -> float:
@@ -108,7 +108,7 @@ def _most_frequent(y: Tensor, places: Tensor) -> float:
     return float(levels.unique(return_counts=True)[1].sort().values[-2:].sum()) / max(1, levels.numel())
 
 
-def _colours(y: Tensor, known: Tensor) -> list[Tensor]:
+def _text_colours(y: Tensor, known: Tensor) -> list[Tensor]:
     """Return the most frequent colours of thin pixels, ``(C,)`` each."""
     contrast = torch.maximum(y - opened(y, disk()), closed(y, disk()) - y).amax(dim=0)
     levels, counts = (y[:, (contrast > MIN_STROKE_CONTRAST) & known] * 255).round().unique(dim=1, return_counts=True)
@@ -122,7 +122,7 @@ def _colours(y: Tensor, known: Tensor) -> list[Tensor]:
     return result
 
 
-def _text_of(y: Tensor, colour: Tensor, known: Tensor) -> Tensor:
+def _text_core(y: Tensor, colour: Tensor, known: Tensor) -> Tensor:
     """Return the core of the text of one colour, ``(H, W)``."""
     distance = (y - colour[:, None, None]).abs().amax(dim=0)
     around = closed(distance[None], disk())[0]
@@ -167,7 +167,7 @@ def _text_of(y: Tensor, colour: Tensor, known: Tensor) -> Tensor:
     return text
 
 
-def _support(y: Tensor, core: Tensor, known: Tensor) -> Tensor:
+def _text_support(y: Tensor, core: Tensor, known: Tensor) -> Tensor:
     """Return the core, the blended pixels at its edge, and the outline, ``(H, W)``."""
     rings = [core]
     for _ in range(OUTLINE):

@@ -55,11 +55,11 @@ def level_noise(y: Tensor, middle: Tensor, known: Tensor, least: float = 0.0) ->
         spans = spans or [(0, ordered.numel())]
         at = torch.stack([ordered[a:b].median() for a, b in spans])
         deviation = torch.stack([NORMAL * off[a:b].median() for a, b in spans])
-        result[channel] = _interpolated(levels, at, deviation).clamp_min(least)
+        result[channel] = _interpolate(levels, at, deviation).clamp_min(least)
     return result
 
 
-def _interpolated(levels: Tensor, at: Tensor, values: Tensor) -> Tensor:
+def _interpolate(levels: Tensor, at: Tensor, values: Tensor) -> Tensor:
     """Interpolate values given ``at`` some levels: linear in between, constant beyond."""
     if at.numel() == 1:
         return values.expand_as(levels)

@@ -136,7 +136,7 @@ def _dead_rows(y: Tensor, surely: bool) -> Tensor:
             odd = torch.stack(
                 [
                     constant[c, k : k + count] | ((rough[c, k : k + count] > ROUGH * neighbours) & (allowed[c] > 0))
-                    for k in _rows(thickness)
+                    for k in _group_positions(thickness)
                 ]
             )
             # dead or constant lines cannot be neighbours, and dead lines belong to one group only
@@ -153,7 +153,7 @@ def _dead_rows(y: Tensor, surely: bool) -> Tensor:
     return dead | (dead.any(dim=0, keepdim=True) & constant)
 
 
-def _rows(thickness: int) -> range:
+def _group_positions(thickness: int) -> range:
     """Return the positions of the rows of a group relative to its upper neighbour."""
     return range(1, thickness + 1)
 
@@ -163,7 +163,7 @@ def _is_background(above: Tensor, below: Tensor, low: Tensor) -> bool:
 
     In a drawing, adjacent lines are equal or have only two values.
     """
-    if max(_commonest(above), _commonest(below)) >= DULL:
+    if max(_frequent_fraction(above), _frequent_fraction(below)) >= DULL:
         return False
     known = (above - below).isfinite().sum().clamp_min(1)
     if float((above == below).sum() / known) > REPEATED:
@@ -171,7 +171,7 @@ def _is_background(above: Tensor, below: Tensor, low: Tensor) -> bool:
     return float(_dependence(above, below, low)) < DEPENDENT
 
 
-def _commonest(line: Tensor) -> float:
+def _frequent_fraction(line: Tensor) -> float:
     """Return the fraction of entries of a line with one of its two most frequent values."""
     levels = (line[line.isfinite()] / (2 * LEVEL)).round()
     counts = levels.unique(return_counts=True)[1]
@@ -181,8 +181,8 @@ def _commonest(line: Tensor) -> float:
 def _is_dead(row: Tensor, above: Tensor, below: Tensor, low: Tensor, value: float | None, surely: bool) -> bool:
     """Return whether a row is independent of its neighbours; ``value`` is its value if it is constant."""
     if value is not None:
-        elsewhere = max(_share_of(above, value), _share_of(below, value))
-        distinct = 1 - _share_of(row, value) <= OTHER * (1 - elsewhere)
+        elsewhere = max(_value_fraction(above, value), _value_fraction(below, value))
+        distinct = 1 - _value_fraction(row, value) <= OTHER * (1 - elsewhere)
         return distinct and (elsewhere < RARE or not surely)
     return float(torch.minimum(_dependence(row, above, low), _dependence(row, below, low))) > DEPENDENT
 
@@ -216,7 +216,7 @@ def _mode(line: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return value, most.values / known, near / known
 
 
-def _share_of(line: Tensor, value: float) -> float:
+def _value_fraction(line: Tensor, value: float) -> float:
     """Return the fraction of entries of a line that have a value."""
     return float(((line - value).abs() <= LEVEL).sum() / line.isfinite().sum().clamp_min(1))
 

@@ -31,37 +31,37 @@ def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
     around = pad(values[None], [reach] * 4, mode="replicate")[0]
     rows = max(1, AT_ONCE // (y.shape[0] * y.shape[2]))
     parts = [around[:, top : top + rows + side - 1] for top in range(0, y.shape[1], rows)]
-    result = torch.cat([_medians(part, side) for part in parts], dim=1)
+    result = torch.cat([_window_medians(part, side) for part in parts], dim=1)
     everywhere = values.flatten(1).nanmedian(dim=1).values.nan_to_num(0.0)
     return torch.where(result.isnan(), everywhere[:, None, None], result)
 
 
-def _medians(around: Tensor, side: int) -> Tensor:
+def _window_medians(around: Tensor, side: int) -> Tensor:
     """Return the medians of all windows inside ``around``; nan for windows without known entries."""
     height, width = around.shape[1] - side + 1, around.shape[2] - side + 1
     windows = [around[:, i : i + height, j : j + width] for i in range(side) for j in range(side)]
     missing = around.isnan()
     if not bool(missing.any()):
-        return _sorted(windows)[side * side // 2]
+        return _sort_elementwise(windows)[side * side // 2]
     known = torch.zeros_like(windows[0], dtype=torch.uint8)
     for i in range(side):
         for j in range(side):
             known += ~missing[:, i : i + height, j : j + width]
-    ordered = torch.stack(_sorted([window.nan_to_num(torch.inf) for window in windows]))
+    ordered = torch.stack(_sort_elementwise([window.nan_to_num(torch.inf) for window in windows]))
     middle = ordered.gather(0, ((known.long() - 1) // 2).clamp_min_(0)[None])[0]
     return middle.masked_fill_(known == 0, torch.nan)
 
 
-def _sorted(values: list[Tensor]) -> list[Tensor]:
+def _sort_elementwise(values: list[Tensor]) -> list[Tensor]:
     """Sort the arrays elementwise."""
     values = list(values)
-    for low, high in _comparisons(len(values)):
+    for low, high in _sorting_network(len(values)):
         values[low], values[high] = torch.minimum(values[low], values[high]), torch.maximum(values[low], values[high])
     return values
 
 
 @cache
-def _comparisons(number: int) -> list[tuple[int, int]]:
+def _sorting_network(number: int) -> list[tuple[int, int]]:
     """Return the comparisons of Batcher's network for a number of values."""
     found = []
     size = 1

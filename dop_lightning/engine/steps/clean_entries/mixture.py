@@ -91,17 +91,17 @@ class Mixture:
     missed: Tensor
     scales: Tensor
 
-    def _near(self, entries: Entries) -> Tensor:
+    def _near_log_density(self, entries: Entries) -> Tensor:
         return log_student(entries.residual, self.scales[entries.classes]) + entries.pardon
 
-    def _clean(self, entries: Entries, near: Tensor) -> Tensor:
+    def _clean_log_density(self, entries: Entries, near: Tensor) -> Tensor:
         return torch.logaddexp(near, self.missed.log()[entries.classes] + entries.missed)
 
     def clean(self, entries: Entries) -> Tensor:
         """Return the probability that each entry is clean; 0 if it was not observed."""
-        return self._clean_share(entries, self._clean(entries, self._near(entries)))
+        return self._clean_probability(entries, self._clean_log_density(entries, self._near_log_density(entries)))
 
-    def _clean_share(self, entries: Entries, clean: Tensor) -> Tensor:
+    def _clean_probability(self, entries: Entries, clean: Tensor) -> Tensor:
         odds = pooled(clean - entries.outlying, entries.groups, entries.seen)
         probability = torch.sigmoid(odds + (1 - self.share).log() - self.share.log())
         return probability if entries.seen is None else probability * entries.seen
@@ -117,9 +117,9 @@ class Mixture:
         """
         fitted, square = self, entries.residual.square()
         for _ in range(ROUNDS):
-            near = fitted._near(entries)
-            clean = fitted._clean(entries, near)
-            probable = fitted._clean_share(entries, clean)
+            near = fitted._near_log_density(entries)
+            clean = fitted._clean_log_density(entries, near)
+            probable = fitted._clean_probability(entries, clean)
             share = (1 - probable if entries.seen is None else (1 - probable)[entries.seen]).mean()
             weights = probable * torch.exp(near - clean)
             scale = fitted.scales[entries.classes]
@@ -174,8 +174,8 @@ def fit_mixture(
         .clamp(MIN_COMPONENT_FRACTION, 1 - MIN_COMPONENT_FRACTION)
     )
     number = int(classes.max()) + 1
-    begun = Mixture(share, torch.full_like(scale.expand(number), MIN_COMPONENT_FRACTION), scale.expand(number))
-    return begun.refit(entries, least_scale, share_too=True)
+    initial = Mixture(share, torch.full_like(scale.expand(number), MIN_COMPONENT_FRACTION), scale.expand(number))
+    return initial.refit(entries, least_scale, share_too=True)
 
 
 def pooled(odds: Tensor, groups: int, seen: Tensor | None = None) -> Tensor:

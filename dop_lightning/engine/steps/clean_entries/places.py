@@ -65,7 +65,7 @@ class Places(NamedTuple):
     @property
     def doubt(self) -> float:
         """Weight of the evidence from places, in [0, 1]: 0 for large π."""
-        return _doubt(self.share)
+        return _evidence_weight(self.share)
 
     @property
     def evidence(self) -> Tensor:
@@ -101,7 +101,10 @@ def place_evidence(
     edges = torch.tensor(EDGES, dtype=y.dtype, device=y.device)
 
     def cell(places: Tensor, values: Tensor) -> Tensor:
-        return torch.bucketize(_distance(around, places, values, expected[places]), edges) + cells * group[places]
+        return (
+            torch.bucketize(_neighbour_distance(around, places, values, expected[places]), edges)
+            + cells * group[places]
+        )
 
     own, other = cell(at, values), cell(drawn, values[compared])
     groups = len(RANKS) + 1
@@ -109,22 +112,22 @@ def place_evidence(
         torch.bincount(which, minlength=cells * groups).view(groups, cells).to(y.dtype) for which in (own, other)
     )
     chance *= total / len(compared)
-    share = _share(found, chance)
+    share = _outlier_fraction(found, chance)
     outlier = (
         (share * (chance + 1) / (found + 1))
         .cummax(dim=1)
         .values.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
         .flatten()[own]
     )
-    return Places(share, 1 - _doubt(share) * (1 - outlier), outlier)
+    return Places(share, 1 - _evidence_weight(share) * (1 - outlier), outlier)
 
 
-def _doubt(share: float) -> float:
+def _evidence_weight(share: float) -> float:
     low, high = EVIDENCE_RANGE
     return min(1.0, max(0.0, (high - share) / (high - low)))
 
 
-def _share(found: Tensor, chance: Tensor) -> float:
+def _outlier_fraction(found: Tensor, chance: Tensor) -> float:
     """Return π, the minimum ratio over the upper tails of d, accumulated in order of increasing activity."""
     above, by_chance = (cumulated(cumulated(counts.flip(1), 1).flip(1)) for counts in (found, chance))
     ratio = (above + above.sqrt() + 1) / (by_chance + 1)  # the minimum is biased by about one deviation
@@ -154,7 +157,7 @@ def places_like(expected: Tensor, at: Tensor, generator: torch.Generator) -> Ten
     return order[(rank + steps).clamp_(0, order.numel() - 1)]
 
 
-def _distance(around: Tensor, places: Tensor, values: Tensor, expected: Tensor) -> Tensor:
+def _neighbour_distance(around: Tensor, places: Tensor, values: Tensor, expected: Tensor) -> Tensor:
     """Return d of values at some places.
 
     Args:

@@ -97,33 +97,33 @@ def dead_rectangles(y: Tensor, scale: float = 1.0, observed: Tensor | None = Non
     if not bool(known.any()):
         return torch.zeros_like(y, dtype=torch.bool)
     values = y / scale
-    found = _constant(values, known)
-    found |= _noise(values, known & ~found)
+    found = _constant_rectangles(values, known)
+    found |= _noise_rectangles(values, known & ~found)
     return found.expand_as(y) & (known if observed is None else observed)
 
 
-def _constant(y: Tensor, known: Tensor) -> Tensor:
+def _constant_rectangles(y: Tensor, known: Tensor) -> Tensor:
     """Return the pixels of rectangles of one colour, ``(H, W)``."""
-    high = _windows(torch.where(known, y, -torch.inf))
-    low = -_windows(torch.where(known, -y, -torch.inf))
+    high = _window_maxima(torch.where(known, y, -torch.inf))
+    low = -_window_maxima(torch.where(known, -y, -torch.inf))
     few = avg_pool2d(known[None].to(y.dtype), SIDE, 1)[0] >= 0.5
     constant = ((high - low) <= VALUE_TOLERANCE).all(dim=0) & few  # windows, indexed by their first pixel
     if not bool(constant.any()):
         return torch.zeros_like(known)
-    flat = _cover(constant[None].to(y.dtype))[0] > 0
-    colour = _cover(torch.where(constant, (high * 255).round(), -torch.inf)).nan_to_num(neginf=0)
+    flat = _max_over_windows(constant[None].to(y.dtype))[0] > 0
+    colour = _max_over_windows(torch.where(constant, (high * 255).round(), -torch.inf)).nan_to_num(neginf=0)
     weights = 521.0 ** torch.arange(y.shape[0], device=y.device, dtype=torch.float64) % 1e6 + 1
     numbers = labels(flat, (colour.double() * weights.view(-1, 1, 1)).sum(dim=0))
-    boxes, corners = Boxes.of(numbers), _corners(numbers)
+    boxes, corners = Boxes.of(numbers), _corner_counts(numbers)
     found = torch.zeros_like(flat)
     largest = max(LARGEST * max(y.shape[1:]), 2 * SIDE)
     for k in ((boxes.height <= 2 * largest) & (boxes.width <= 2 * largest)).nonzero().flatten().tolist():
         rows, columns = boxes.slices(k, margin=5)
         one, part, seen = numbers[rows, columns] == k + 1, y[:, rows, columns], known[rows, columns]
         is_simple = corners[k] == 4 or (corners[k] <= CORNERS and min(one.shape) >= 2 * SIDE + 10)  # 10: both margins
-        for each in [one] if is_simple else _inside(one):
-            beside = _ring(each, 4) & ~flat[rows, columns] & seen
-            if _is_cliff(part, each, seen) and not _is_drawn(part, beside):
+        for each in [one] if is_simple else _largest_inside(one):
+            surroundings = _ring(each, 4) & ~flat[rows, columns] & seen
+            if _has_sharp_sides(part, each, seen) and not _is_drawn(part, surroundings):
                 found[rows, columns] |= each
     return (
         found
@@ -132,7 +132,7 @@ def _constant(y: Tensor, known: Tensor) -> Tensor:
     )
 
 
-def _inside(one: Tensor) -> list[Tensor]:
+def _largest_inside(one: Tensor) -> list[Tensor]:
     """Return the largest rectangles in a component with many corners, such as a rectangle connected to a background."""
     part, result = torch.where(one, 1.0, -8.0), []
     if part.numel() > MAX_PIXELS:
@@ -147,17 +147,17 @@ def _inside(one: Tensor) -> list[Tensor]:
     return result
 
 
-def _windows(image: Tensor) -> Tensor:
+def _window_maxima(image: Tensor) -> Tensor:
     """Return the maximum of each window of 6×6 pixels."""
     return max_pool2d(image, SIDE, 1)
 
 
-def _cover(windows: Tensor) -> Tensor:
+def _max_over_windows(windows: Tensor) -> Tensor:
     """Return the maximum over the windows that contain each pixel, ``(C, H, W)``."""
     return max_pool2d(pad(windows, [SIDE - 1] * 4, value=-torch.inf), SIDE, 1)
 
 
-def _corners(numbers: Tensor) -> Tensor:
+def _corner_counts(numbers: Tensor) -> Tensor:
     """Return the number of corners in the outline of each component, ``(N,)``."""
     around = pad(numbers, [1] * 4)
     height, width = numbers.shape
@@ -180,7 +180,7 @@ def _ring(one: Tensor, reach: int, inner: int = 0) -> Tensor:
     return far & ~near
 
 
-def _is_cliff(y: Tensor, one: Tensor, known: Tensor) -> bool:
+def _has_sharp_sides(y: Tensor, one: Tensor, known: Tensor) -> bool:
     """Return whether all sides of a rectangle, except at most one, are sharp edges.
 
     Sides at the border of the image are ignored. At least two sides must be sharp.
@@ -213,7 +213,7 @@ def _most_frequent(y: Tensor, places: Tensor) -> float:
     return float(levels.unique(return_counts=True)[1].sort().values[-2:].sum()) / levels.numel()
 
 
-def _noise(y: Tensor, known: Tensor) -> Tensor:
+def _noise_rectangles(y: Tensor, known: Tensor) -> Tensor:
     """Return the pixels of rectangles of noise, ``(H, W)``."""
     found = torch.zeros_like(known)
     residual = torch.where(known, _residual(torch.where(known, y, 0.5)), 0).mean(dim=0)
@@ -222,7 +222,7 @@ def _noise(y: Tensor, known: Tensor) -> Tensor:
     if float(rough.float().mean()) > 4 * LARGEST**2:  # most of the image is rough
         return found
     calm = float(residual[~rough & known].mean().clamp_min(2 / 255)) if bool((~rough & known).any()) else 1.0
-    evidence = _evidence(y, known, calm)
+    evidence = _noise_evidence(y, known, calm)
     numbers = labels(rough)
     boxes = Boxes.of(numbers)
     wide = torch.minimum(boxes.height, boxes.width) >= SIDE - 2
@@ -264,7 +264,7 @@ def _residual(y: Tensor) -> Tensor:
     return (y - best).abs()
 
 
-def _evidence(y: Tensor, known: Tensor, calm: float) -> Tensor:
+def _noise_evidence(y: Tensor, known: Tensor, calm: float) -> Tensor:
     """Return the bounded log-likelihood ratio of noise at each pixel, ``(H, W)``; 0 at unobserved pixels."""
     residual = _residual(torch.where(known, y, 0.5))
     ratio = (residual / calm + torch.tensor(2 * calm, device=y.device).log()).clamp(-2, 2)

@@ -59,17 +59,18 @@ def with_recurrence(y: Tensor, clean: Tensor, observed: Tensor | None = None, pe
         or float((y[..., 1:] == y[..., :-1]).to(y.dtype).mean()) < MIN_EQUAL_FRACTION
     ):
         return clean
-    values = _hash(_values(y)) if per_pixel else _values(y)
+    values = _combine_hashes(_value_numbers(y)) if per_pixel else _value_numbers(y)
     inner = (..., slice(1, -1), slice(1, -1))
-    around = _hash(torch.stack([_shifted(values, *step) for step in STEPS]))[0]  # C H-2 W-2
+    around = _combine_hashes(torch.stack([_shift(values, *step) for step in STEPS]))[0]  # C H-2 W-2
     around = around + torch.arange(len(values), device=y.device).view(-1, 1, 1)  # separate patterns per channel
-    whole = torch.stack([_shifted(known, *step) for step in STEPS]).all(dim=0) & known[inner]
+    whole = torch.stack([_shift(known, *step) for step in STEPS]).all(dim=0) & known[inner]
     prior = prior[inner]
     weights = prior * whole
     m, n = (
-        (_sums(key, weights) - weights).clamp_min(0) for key in (_hash(torch.stack([around, values[inner]]))[0], around)
+        (_sums_by_key(key, weights) - weights).clamp_min(0)
+        for key in (_combine_hashes(torch.stack([around, values[inner]]))[0], around)
     )
-    chance = _sums(values, lost * known)[inner] / (float(known.sum()) * (1 - share))  # p·q(v)/(1 − p)
+    chance = _sums_by_key(values, lost * known)[inner] / (float(known.sum()) * (1 - share))  # p·q(v)/(1 − p)
     implied = (chance * prior / (1 - prior).clamp_min(1e-30)).clamp_max(1)  # P₀
     probability = (m + implied) / (n + 1)
     found = (probability / (probability + chance)).to(clean.dtype)
@@ -78,12 +79,12 @@ def with_recurrence(y: Tensor, clean: Tensor, observed: Tensor | None = None, pe
     return result
 
 
-def _values(y: Tensor) -> Tensor:
+def _value_numbers(y: Tensor) -> Tensor:
     """Map equal values to equal integers: int64, the shape of ``y``."""
     return y.unique(return_inverse=True)[1]
 
 
-def _hash(parts: Tensor) -> Tensor:
+def _combine_hashes(parts: Tensor) -> Tensor:
     """Hash integers along the first dimension into one, ``(1, …)``."""
     mixed = torch.zeros_like(parts[:1])
     for part in parts:
@@ -91,13 +92,13 @@ def _hash(parts: Tensor) -> Tensor:
     return mixed
 
 
-def _shifted(image: Tensor, down: int, right: int) -> Tensor:
+def _shift(image: Tensor, down: int, right: int) -> Tensor:
     """Return the entries ``down − 1`` below and ``right − 1`` to the right of the inner ones, ``(C, H−2, W−2)``."""
     height, width = image.shape[1:]
     return image[:, down : height - 2 + down, right : width - 2 + right]
 
 
-def _sums(keys: Tensor, weights: Tensor) -> Tensor:
+def _sums_by_key(keys: Tensor, weights: Tensor) -> Tensor:
     """Return for each entry the sum of the weights of all entries with the same key."""
     places = keys.unique(return_inverse=True)[1]
     sums = weights.new_zeros(keys.numel()).index_add_(0, places.flatten(), weights.flatten())

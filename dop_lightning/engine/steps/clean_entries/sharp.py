@@ -80,16 +80,16 @@ def sharp_outliers(y: Tensor, known: Tensor, noise: float, sign: Sign = "auto") 
         deviation = level_noise(y, middle, left, noise)
         filled = torch.where(left, y, middle)
         # replace known outliers, so that they do not affect their neighbours
-        new = [_stand_out(torch.where(left, y, filled) * side, middle * side, deviation, left) for side in sides]
+        new = [_sharp_entries(torch.where(left, y, filled) * side, middle * side, deviation, left) for side in sides]
         more = torch.stack(new).any(dim=0)
         above |= more & (y > middle)
         if not bool((more & ~found).any()):
             break
         found |= more
-    return _of_sign(found, above) if sign == "auto" else found
+    return _keep_dominant_sign(found, above) if sign == "auto" else found
 
 
-def _stand_out(y: Tensor, middle: Tensor, deviation: Tensor, known: Tensor) -> Tensor:
+def _sharp_entries(y: Tensor, middle: Tensor, deviation: Tensor, known: Tensor) -> Tensor:
     """Return which entries are sharp and significantly above their surroundings."""
     off = (y - middle) / deviation
     laplacian = _laplacian(y) / deviation
@@ -100,8 +100,8 @@ def _stand_out(y: Tensor, middle: Tensor, deviation: Tensor, known: Tensor) -> T
     fine = window_median_at(y, known, 3, max_pool2d(candidates.to(y.dtype)[None], 7, stride=1, padding=3)[0] > 0)
     structure = ((fine - window_median_at(fine, known, 7, candidates)) / deviation).clamp_min(MIN_STRUCTURE)
     first = (laplacian > MIN_DEVIATION) & (off > MIN_DEVIATION) & (laplacian > MIN_LAPLACIAN_RATIO * structure) & known
-    beside = max_pool2d(first.to(y.dtype)[None], 3, stride=1, padding=1)[0] > 0
-    return first | (beside & (laplacian > MIN_ADJACENT_DEVIATION) & (off > MIN_ADJACENT_DEVIATION) & known)
+    adjacent = max_pool2d(first.to(y.dtype)[None], 3, stride=1, padding=1)[0] > 0
+    return first | (adjacent & (laplacian > MIN_ADJACENT_DEVIATION) & (off > MIN_ADJACENT_DEVIATION) & known)
 
 
 def _laplacian(y: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def _laplacian(y: Tensor) -> Tensor:
     return torch.stack([(v + h).clamp_min(0) for v in down for h in across]).sum(dim=0) / 8
 
 
-def _of_sign(found: Tensor, above: Tensor) -> Tensor:
+def _keep_dominant_sign(found: Tensor, above: Tensor) -> Tensor:
     """Discard the outliers of one sign if they are few compared with those of the other."""
     high, low = int((found & above).sum()), int((found & ~above).sum())
     if low < MIN_SIGN_RATIO * high:

@@ -16,7 +16,7 @@ def ascending(values: Tensor) -> Tensor:
 
 def ascending_lines(values: Tensor) -> Tensor:
     """Return values in ascending order along the last dimension; nan last."""
-    if values.device.type != "cpu" or not _is_plain(values.dtype):
+    if values.device.type != "cpu" or not _is_supported(values.dtype):
         return values.sort(dim=-1).values
     return torch.from_numpy(np.sort(values.detach().numpy(), axis=-1))
 
@@ -62,5 +62,5 @@ def cumulated(values: Tensor, dim: int = 0) -> Tensor:
     return values.cpu().cumsum(dim).to(values.device)
 
 
-def _is_plain(dtype: torch.dtype) -> bool:
+def _is_supported(dtype: torch.dtype) -> bool:
     return dtype in (torch.float32, torch.float64, torch.int16, torch.int32, torch.int64)

@@ -78,7 +78,7 @@ class Surroundings:
         """
         residual = y - estimate
         error = residual.abs() * clean
-        followed = _followed(error, clean, held_out)
+        followed = _fit_ratio(error, clean, held_out)
         pull = torch.where(held_out, 0.0, 1 - 1 / followed).flatten()
         more = torch.where(held_out, followed, 1.0)
         common = error.sum() / clean.sum().clamp_min(1e-12)
@@ -90,11 +90,11 @@ class Surroundings:
         def elsewhere(values: Tensor, side: int) -> Tensor:
             """Return the sum over a window and all channels, without the entry itself, or its pixel with per_pixel."""
             own = values.sum(0, keepdim=True) if per_pixel else values
-            return _window(values, side).sum(0, keepdim=True) - own
+            return _window_sum(values, side).sum(0, keepdim=True) - own
 
         scale = (elsewhere(error, SIDE) + PRIOR * common) / (elsewhere(clean, SIDE) + PRIOR)
         signed = residual * clean
-        around = (_window(signed, 3) - signed) / (_window(clean, 3) - clean + SHRINKAGE_PSEUDOCOUNT)
+        around = (_window_sum(signed, 3) - signed) / (_window_sum(clean, 3) - clean + SHRINKAGE_PSEUDOCOUNT)
         beside = (signed.sum(0) - signed) / (clean.sum(0) - clean + SHRINKAGE_PSEUDOCOUNT / 4)
         foretold = [around] if per_pixel or len(y) == 1 else [around, beside]
         return cls(
@@ -102,7 +102,7 @@ class Surroundings:
             (scale * more).flatten().clamp_min(least),
             pull,
             torch.stack([part.flatten() for part in foretold], dim=1),
-            _neighbours(y, observed),
+            _neighbour_values(y, observed),
             unit,
         )
 
@@ -134,20 +134,20 @@ class Surroundings:
         return torch.stack(columns, dim=-1)
 
 
-def _followed(error: Tensor, clean: Tensor, held_out: Tensor) -> float:
+def _fit_ratio(error: Tensor, clean: Tensor, held_out: Tensor) -> float:
     """Return the ratio of the error of held-out clean entries to that of other clean entries, at least 1."""
     apart, fitted = ((error[at].sum() + 1e-12) / (clean[at].sum() + 1e-9) for at in (held_out, ~held_out))
     ratio = float(apart / fitted) if float(clean[held_out].sum()) > FEWEST else 1.0
     return min(max(ratio, 1.0), MAX_FOLLOWED)
 
 
-def _window(values: Tensor, side: int) -> Tensor:
+def _window_sum(values: Tensor, side: int) -> Tensor:
     """Return the sum over a window in each channel; the edge pixels are repeated beyond the image."""
     around = pad(values[None], [side // 2] * 4, mode="replicate")
     return avg_pool2d(around, side, stride=1)[0] * side**2
 
 
-def _neighbours(y: Tensor, observed: Tensor) -> Tensor:
+def _neighbour_values(y: Tensor, observed: Tensor) -> Tensor:
     """Return the 8 values around each entry, ``(N, 8)``."""
     around = bordered(torch.where(observed, y, torch.inf))
     height, width = y.shape[1:]

@@ -64,7 +64,7 @@ class Logistic(NamedTuple):
         eta, begin = examples.base.double() + self.coefficients[0], 1
         for f, knots in enumerate(self.knots):
             heights, begin = self.coefficients[begin : begin + len(knots)], begin + len(knots)
-            eta += (_between(examples.scores[..., f].double(), knots, heights) * seen).sum(1) / seen.sum(1)
+            eta += (_interpolate(examples.scores[..., f].double(), knots, heights) * seen).sum(1) / seen.sum(1)
         return torch.sigmoid(eta)
 
 
@@ -78,9 +78,9 @@ def fit_positive_unlabelled(unlabelled: Examples, positive: Examples, weights: T
         ridge: λ, above 0.
     """
     pairs = zip(unlabelled.scores.flatten(0, 1).T, positive.scores.flatten(0, 1).T, strict=True)
-    knots = [_knots(torch.cat([_quantiles(scores) for scores in pair])) for pair in pairs]
-    features, base = _design(unlabelled, knots), unlabelled.base.double()
-    target = weights.double() @ _design(positive, knots)
+    knots = [_distinct_knots(torch.cat([_quantile_knots(scores) for scores in pair])) for pair in pairs]
+    features, base = _design_matrix(unlabelled, knots), unlabelled.base.double()
+    target = weights.double() @ _design_matrix(positive, knots)
 
     def risk(beta: Tensor) -> Tensor:
         return softplus(base + features @ beta).sum() - target @ beta + ridge / 2 * beta @ beta
@@ -116,26 +116,26 @@ def hats(scores: Tensor, knots: Tensor) -> Tensor:
     >>> hats(torch.tensor([0.25, 9.0]), torch.tensor([0.0, 1.0, 2.0])).tolist()
     [[0.75, 0.25, 0.0], [0.0, 0.0, 1.0]]
     """
-    below, share = (each[..., None] for each in _places(scores, knots))
+    below, share = (each[..., None] for each in _locate(scores, knots))
     result = scores.new_zeros(*scores.shape, len(knots))
     result.scatter_(-1, below, 1 - share)
     return result.scatter_(-1, below + 1, share)
 
 
-def _places(scores: Tensor, knots: Tensor) -> tuple[Tensor, Tensor]:
+def _locate(scores: Tensor, knots: Tensor) -> tuple[Tensor, Tensor]:
     """Return the index of the knot below each score, and the relative position between this knot and the next."""
     scores = scores.clamp(knots[0], knots[-1])
     below = torch.bucketize(scores, knots[1:-1], right=True)
     return below, (scores - knots[below]) / (knots[below + 1] - knots[below])
 
 
-def _between(scores: Tensor, knots: Tensor, heights: Tensor) -> Tensor:
+def _interpolate(scores: Tensor, knots: Tensor, heights: Tensor) -> Tensor:
     """Interpolate linearly between the heights of the knots."""
-    below, share = _places(scores, knots)
+    below, share = _locate(scores, knots)
     return torch.lerp(heights[below], heights[below + 1], share)
 
 
-def _design(examples: Examples, knots: list[Tensor]) -> Tensor:
+def _design_matrix(examples: Examples, knots: list[Tensor]) -> Tensor:
     """Return φ: 1 and the hats of each score, averaged over the members of an example that count; float64."""
     seen = examples.seen.double()[..., None]
     number = seen.sum(1)
@@ -143,12 +143,12 @@ def _design(examples: Examples, knots: list[Tensor]) -> Tensor:
     return torch.cat([torch.ones_like(number), *parts], dim=1)
 
 
-def _quantiles(scores: Tensor) -> Tensor:
+def _quantile_knots(scores: Tensor) -> Tensor:
     ordered = ascending(scores.double())
     return ordered[[k * (len(ordered) - 1) // (KNOTS - 1) for k in range(KNOTS)]]
 
 
-def _knots(places: Tensor) -> Tensor:
+def _distinct_knots(places: Tensor) -> Tensor:
     """Drop knots that are too close to each other."""
     ordered = places.sort().values
     least = MIN_KNOT_DISTANCE * float(ordered[-1] - ordered[0])

@@ -88,7 +88,7 @@ class Bins(NamedTuple):
         """Compute the bins of values and estimates, one dimension each; ``far`` is t in their units."""
         low = torch.minimum(y.min(), estimate.min())
         width = (torch.maximum(y.max(), estimate.max()) - low).clamp_min(2 * far) / BINS
-        return cls(_places(y, low, width), _places(estimate, low, width), width, (far / width).round().long())
+        return cls(_bin_numbers(y, low, width), _bin_numbers(estimate, low, width), width, (far / width).round().long())
 
 
 class Values(NamedTuple):
@@ -143,29 +143,29 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
     """
     number = seen.sum().clamp_min(1)
     outliers = _histogram(bins.values, outlying * seen)
-    all_of_them = _histogram(bins.values, seen.to(outlying.dtype))
+    all_counts = _histogram(bins.values, seen.to(outlying.dtype))
     expected = _histogram(bins.estimates, seen.to(torch.int64))
     shares, further = (
-        _share_far(expected, int(t), outlying.dtype) for t in (bins.far, ((1 + SHIFT) * bins.far).long())
+        _fraction_far(expected, int(t), outlying.dtype) for t in (bins.far, ((1 + SHIFT) * bins.far).long())
     )
     rate = outliers / shares.clamp_min(MIN_FAR_FRACTION) / number  # ρ
     parts = rate.view(PARTS, -1)
     sums = parts.sum(dim=1)
-    more = (lifted(_spread(parts), shares.view(PARTS, -1), further.view(PARTS, -1)) - sums).clamp_min(0)
+    more = (lifted(_part_sums(parts), shares.view(PARTS, -1), further.view(PARTS, -1)) - sums).clamp_min(0)
     rate = (parts + more[:, None] / parts.shape[1]).flatten()
     share = rate.sum()
     even = torch.full_like(rate, 1 / BINS)
     q = torch.where(share > 0, (1 - uniform) * rate / share.clamp_min(1e-30) + uniform * even, even)
     left, surely = (
-        _levels((all_of_them / number - (1 + margin) * rate).clamp_min(0)) for margin in (INEXACT, PARDON_ERROR)
+        _average_levels((all_counts / number - (1 + margin) * rate).clamp_min(0)) for margin in (INEXACT, PARDON_ERROR)
     )
-    caution = (OUTLIER_DENSITY_FACTOR * (all_of_them > 0).to(q.dtype).mean()).clamp(1, OUTLIER_DENSITY_FACTOR)
-    smooth = _smooth(left) + 1e-3 / BINS
-    condemned = (_levels(q) * BINS).log().clamp_min(0)
-    missed = _levels(_histogram(bins.values, (1 - outlying) * (far & seen))) + 1 / BINS
+    caution = (OUTLIER_DENSITY_FACTOR * (all_counts > 0).to(q.dtype).mean()).clamp(1, OUTLIER_DENSITY_FACTOR)
+    smooth = _blur(left) + 1e-3 / BINS
+    condemned = (_average_levels(q) * BINS).log().clamp_min(0)
+    missed = _average_levels(_histogram(bins.values, (1 - outlying) * (far & seen))) + 1 / BINS
     pardon, certain = (torch.minimum((c / smooth).clamp_min(1).log(), condemned) for c in (left, surely))
-    surplus = all_of_them > (1 + PARDON_ERROR) * rate * number
-    certain = torch.where(surplus & (all_of_them >= MIN_PARDON_FRACTION * number), certain, 0)
+    surplus = all_counts > (1 + PARDON_ERROR) * rate * number
+    certain = torch.where(surplus & (all_counts >= MIN_PARDON_FRACTION * number), certain, 0)
     return Values(
         share,
         (caution * q / bins.width)[bins.values],
@@ -195,14 +195,14 @@ def outlier_density(y: Tensor, estimate: Tensor, far: float) -> Tensor:
     return fit_values(Bins.of(y, estimate, far), beyond.to(y.dtype), beyond, torch.ones_like(beyond)).outliers
 
 
-def _spread(parts: Tensor) -> Tensor:
+def _part_sums(parts: Tensor) -> Tensor:
     """Return the sum of each part, ``(PARTS,)``, without the excess of its most frequent value (dead pixels)."""
     sums, largest = parts.sum(dim=1), parts.max(dim=1).values
     usual = (sums - largest) / ((parts > 0).sum(dim=1) - 1).clamp_min(1)
     return sums - (largest - MAX_FREQUENCY_RATIO * usual).clamp_min(0)
 
 
-def _places(values: Tensor, low: Tensor, width: Tensor) -> Tensor:
+def _bin_numbers(values: Tensor, low: Tensor, width: Tensor) -> Tensor:
     """Return the bin of each value."""
     return ((values - low) / width).long().clamp_(0, BINS - 1)
 
@@ -212,7 +212,7 @@ def _histogram(places: Tensor, weights: Tensor) -> Tensor:
     return counts.index_add_(0, places, weights)
 
 
-def _share_far(counts: Tensor, far: int, dtype: torch.dtype) -> Tensor:
+def _fraction_far(counts: Tensor, far: int, dtype: torch.dtype) -> Tensor:
     """Return :func:`~dop_lightning.engine.steps.clean_entries.lift.share_far` of each bin, from a histogram."""
     up_to = torch.cat([counts.new_zeros(1), cumulated(counts)])
     bins = torch.arange(BINS, device=counts.device)
@@ -220,13 +220,13 @@ def _share_far(counts: Tensor, far: int, dtype: torch.dtype) -> Tensor:
     return 1 - near.to(dtype) / up_to[-1]
 
 
-def _levels(density: Tensor) -> Tensor:
+def _average_levels(density: Tensor) -> Tensor:
     """Average over two grey levels of 8 bits, because every other bin is empty in data of 8 bits."""
     kernel = torch.full((1, 1, 4), 0.25, dtype=density.dtype, device=density.device)
     return conv1d(pad(density[None, None], (1, 2)), kernel)[0, 0]
 
 
-def _smooth(density: Tensor) -> Tensor:
+def _blur(density: Tensor) -> Tensor:
     """Blur a density with a Gaussian; mass outside the range is lost."""
     reach = 3 * SMOOTHING_DEVIATION
     steps = torch.arange(-reach, reach + 1, dtype=density.dtype, device=density.device)

@@ -32,14 +32,14 @@ def test_a_black_line_is_found_under_impulses(line: tuple[int | slice, ...], sha
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.7])
-def test_nothing_is_found_where_the_border_is_like_the_rest(share: float) -> None:
+def test_no_line_if_the_border_is_like_the_rest(share: float) -> None:
     assert bool(flat_border(impulses(shades(160), share)).isnan().all())
     black = shades(160)
     black[:, :8] = 0  # a frame, of which the picture has more
     assert bool(flat_border(impulses(black, share))[:, 0].isnan().all())
 
 
-def test_dashes_and_short_lines_are_no_damage() -> None:
+def test_dashes_and_short_lines_are_not_damage() -> None:
     dashed = shades(160)
     dashed[:, 0] = (torch.arange(160) % 12 < 4).float()
     assert bool(flat_border(dashed).isnan().all())

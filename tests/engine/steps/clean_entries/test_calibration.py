@@ -50,7 +50,7 @@ def damaged(truth: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("per", ["entry", "pixel"])
 @pytest.mark.parametrize("kind", [SaltAndPepper, RandomValuedImpulse])
-def test_it_is_calibrated_and_better_than_what_it_is_made_from(kind: type[Noise], per: str) -> None:
+def test_probability_is_calibrated_and_better_than_its_input(kind: type[Noise], per: str) -> None:
     truth = photograph()
     y, corrupted = damaged(truth, kind(0.3, per=per))
     if per == "pixel":  # the channels have one probability
@@ -66,7 +66,7 @@ def test_it_is_calibrated_and_better_than_what_it_is_made_from(kind: type[Noise]
         assert bool((p == p[:1]).all())
 
 
-def test_black_on_black_is_no_corruption() -> None:
+def test_black_on_black_is_not_corruption() -> None:
     """Half of the picture is black: most black entries there are clean, elsewhere they are pepper."""
     truth = torch.full((1, 48, 48), 0.5)
     truth[:, :, :24] = 0.0
@@ -78,7 +78,7 @@ def test_black_on_black_is_no_corruption() -> None:
     assert float(p[0, :, 24:][black[:, 24:]].min()) > 0.95
 
 
-def test_what_was_not_observed_has_no_say_and_no_probability() -> None:
+def test_unobserved_entries_have_no_influence_and_probability_0() -> None:
     truth = photograph(48)
     y, _ = damaged(truth, SaltAndPepper(0.3))
     estimate = blurred(truth)
@@ -107,7 +107,7 @@ def test_any_shape_gives_probabilities(shape: tuple[int, ...], per_pixel: bool) 
     assert bool(((p >= 0) & (p <= 1)).all())
 
 
-def test_without_an_outlier_it_is_what_it_is_made_from() -> None:
+def test_without_outliers_probability_equals_its_input() -> None:
     truth = photograph(32)
     clean = torch.full_like(truth, 0.75)
     assert torch.equal(corruption_probability(truth, truth, clean), 1 - clean)
@@ -115,7 +115,7 @@ def test_without_an_outlier_it_is_what_it_is_made_from() -> None:
     assert torch.equal(corruption_probability(black, truth + 0.5, torch.ones_like(truth)), black)
 
 
-def test_entries_that_were_held_out_are_judged_by_the_error_of_their_own() -> None:
+def test_held_out_entries_use_their_own_error() -> None:
     """The estimate has followed the other ones: their error is a quarter, and outliers near it are fitted as well."""
     truth = (torch.linspace(51, 204, 80).round() / 255).expand(3, 80, 80)
     y, corrupted = damaged(truth, RandomValuedImpulse(0.3))
@@ -138,7 +138,7 @@ def test_units_do_not_matter() -> None:
     torch.testing.assert_close(corruption_probability(8 * y, 8 * estimate, clean, scale=8.0), p, rtol=0, atol=1e-4)
 
 
-def test_it_is_the_same_each_time_whatever_is_drawn_elsewhere() -> None:
+def test_calibration_is_reproducible() -> None:
     truth = photograph(32)
     y, _ = damaged(truth, SaltAndPepper(0.3))
     estimate, clean = blurred(truth), ((y - blurred(truth)).abs() < 0.2).float()

@@ -49,7 +49,7 @@ def everything(y: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
 @pytest.mark.parametrize("error", [0.01, 0.05])
-def test_dead_and_hot_pixels_are_found_whatever_their_share(share: float, error: float) -> None:
+def test_dead_and_hot_pixels_are_found_at_any_fraction(share: float, error: float) -> None:
     truth = picture()
     y, clean = damaged(truth, share, "salt and pepper")
     estimate = truth + error * torch.randn(truth.shape, generator=generator())
@@ -57,7 +57,7 @@ def test_dead_and_hot_pixels_are_found_whatever_their_share(share: float, error:
     assert (found == clean).float().mean() > 0.999
 
 
-def test_an_estimate_that_is_wrong_by_much_condemns_no_value_that_outliers_have_not() -> None:
+def test_poor_estimate_rejects_no_value_without_outliers() -> None:
     """The case that the histogram of the values is for: an edge that the network has not found yet."""
     truth = picture()
     y, clean = damaged(truth, 0.5, "salt and pepper")
@@ -68,7 +68,7 @@ def test_an_estimate_that_is_wrong_by_much_condemns_no_value_that_outliers_have_
     assert bool((found[~clean] < 0.5).all())
 
 
-def test_values_between_the_levels_of_8_bits_are_judged_with_the_same_caution() -> None:
+def test_values_between_8_bit_levels_are_treated_equally() -> None:
     y = torch.rand(1, 64, 64, generator=generator(4))
     levels = (y * 255).round() / 255
     far = torch.ones(y.numel(), dtype=torch.bool)
@@ -80,7 +80,7 @@ def test_values_between_the_levels_of_8_bits_are_judged_with_the_same_caution() 
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
-def test_outliers_of_any_value_are_found_where_they_differ(share: float) -> None:
+def test_differing_outliers_of_any_value_are_found(share: float) -> None:
     truth = picture()
     y, clean = damaged(truth, share, "random")
     estimate = truth + 0.02 * torch.randn(truth.shape, generator=generator())
@@ -89,13 +89,13 @@ def test_outliers_of_any_value_are_found_where_they_differ(share: float) -> None
     assert found[~clean & ((y - truth).abs() > 0.3)].float().mean() < 0.01
 
 
-def test_nothing_is_corrupted() -> None:
+def test_no_corruption_is_found_in_a_clean_image() -> None:
     truth = picture()
     estimate = truth + 0.02 * torch.randn(truth.shape, generator=generator())
     assert clean_probability(truth, estimate, everything(truth)).min() > 0.9
 
 
-def test_pixels_that_are_corrupted_as_a_whole_are_judged_as_a_whole() -> None:
+def test_whole_pixels_are_evaluated_jointly() -> None:
     truth = picture()
     y, clean = damaged(truth, 0.4, "random", pixels=True)
     estimate = truth + 0.03 * torch.randn(truth.shape, generator=generator())
@@ -105,7 +105,7 @@ def test_pixels_that_are_corrupted_as_a_whole_are_judged_as_a_whole() -> None:
     assert wrong[1] < 0.5 * wrong[0]
 
 
-def test_what_was_not_observed_has_no_say() -> None:
+def test_unobserved_entries_have_no_influence() -> None:
     truth = picture()
     y, clean = damaged(truth, 0.3, "salt and pepper")
     observed = torch.rand(truth.shape, generator=generator(7)) < 0.7
@@ -118,7 +118,7 @@ def test_what_was_not_observed_has_no_say() -> None:
     assert bool((clean_probability(y, estimate, everything(y), observed=~everything(y)) == 0).all())
 
 
-def test_of_pixels_that_were_observed_in_part_the_channels_that_were_decide() -> None:
+def test_partially_observed_pixels_use_observed_channels() -> None:
     truth = picture()
     y, clean = damaged(truth, 0.3, "salt and pepper", pixels=True)
     estimate = truth + 0.02 * torch.randn(truth.shape, generator=generator())
@@ -141,7 +141,7 @@ def test_parts_of_pixels_cannot_be_held_out() -> None:
         clean_probability(y, y, held_out, per_pixel=True)
 
 
-def test_entries_that_the_estimate_was_fitted_to_do_not_make_it_look_better_than_it_is() -> None:
+def test_fitted_entries_do_not_bias_the_error() -> None:
     """Only held-out entries show its error; without them, clean entries with a wrong estimate would be rejected."""
     truth = picture()
     y, clean = damaged(truth, 0.3, "random")
@@ -172,7 +172,7 @@ def test_units_do_not_matter() -> None:
     assert ((one > 0.5) == (other > 0.5)).float().mean() > 0.999
 
 
-def test_the_fit_finds_the_share_and_the_scales() -> None:
+def test_fit_recovers_the_fraction_and_the_scales() -> None:
     draw = torch.distributions.StudentT(3.0)
     torch.manual_seed(0)
     scales = torch.tensor([0.01, 0.05])
@@ -201,7 +201,7 @@ def values_of(y: Tensor, estimate: Tensor, outlying: Tensor | None = None):
     return fit_values(Bins.of(y, estimate, 0.25), outlying, far, torch.ones_like(far))
 
 
-def test_density_of_outliers_is_that_of_their_values() -> None:
+def test_density_of_outliers_follows_their_values() -> None:
     """Also of values near which many estimates lie, so that the distance does not identify most of these outliers."""
     estimate = torch.cat([torch.full((9000,), 0.9), torch.full((1000,), 0.1)])
     estimate += 0.02 * torch.randn(10_000, generator=generator())
@@ -214,7 +214,7 @@ def test_density_of_outliers_is_that_of_their_values() -> None:
     assert float(at_one / density[~hit].median()) > 20
 
 
-def test_activity_is_high_at_edges_alone() -> None:
+def test_activity_is_high_at_edges_only() -> None:
     found = activity(picture(1))
     assert found[0, :, 23:25].min() > 3 * found[0, :, :20].max()
     assert bool((activity(torch.randn(5)) == 0).all())
@@ -226,14 +226,14 @@ def test_classes_are_of_equal_size() -> None:
     assert bool((classes(torch.zeros(10), [0.5]) == classes(torch.zeros(10), [0.5])[0]).all())
 
 
-def test_the_share_of_outliers_counts_those_that_are_near_as_well() -> None:
+def test_fraction_of_outliers_includes_near_ones() -> None:
     estimate = torch.rand(20_000, generator=generator())
     hit = torch.rand(20_000, generator=generator(1)) < 0.4
     y = torch.where(hit, torch.rand(20_000, generator=generator(2)), estimate)
     assert float(values_of(y, estimate).share) == pytest.approx(0.4, abs=0.03)
 
 
-def test_a_value_that_clean_entries_have_too_is_pardoned() -> None:
+def test_values_shared_with_clean_entries_are_pardoned() -> None:
     """White paper with a few white and black outliers; and grey paper with as many, where white is no value of it."""
     hit = torch.rand(20_000, generator=generator(1)) < 0.02
     dots = torch.rand(20_000, generator=generator(2)).round()
@@ -261,7 +261,7 @@ class TestPlaces:
         known = everything(y) if observed is None else observed
         return far, place_evidence(y, estimate, far, activity(estimate), known, generator())
 
-    def test_lines_are_no_outliers(self) -> None:
+    def test_lines_are_not_outliers(self) -> None:
         y = self.lines()
         far, places = self.look(y, torch.full_like(y, 0.9))
         assert places.share < 0.02
@@ -270,14 +270,14 @@ class TestPlaces:
         assert places.doubt == 1
 
     @pytest.mark.parametrize("share", [0.1, 0.5])
-    def test_dots_anywhere_are(self, share: float) -> None:
+    def test_isolated_dots_are_outliers(self, share: float) -> None:
         y, _ = damaged(torch.full((1, 64, 64), 0.5), share, "salt and pepper")
         _, places = self.look(y, torch.full_like(y, 0.5))
         assert places.share > 0.9
         assert places.outlier.min() == 1
         assert places.evidence.abs().max() == 0
 
-    def test_dots_beside_lines_are_told_apart(self) -> None:
+    def test_dots_next_to_lines_are_distinguished(self) -> None:
         y = self.lines()
         clean = y.clone()
         alone = torch.nn.functional.max_pool2d((y < 0.5).float(), 5, stride=1, padding=2)[0] == 0
@@ -290,7 +290,7 @@ class TestPlaces:
         assert places.raw[~is_dot].max() < 0.5
         assert places.share == pytest.approx(float(is_dot.float().mean()), abs=0.12)
 
-    def test_what_was_not_observed_is_no_neighbour(self) -> None:
+    def test_unobserved_entries_are_not_neighbours(self) -> None:
         y = self.lines()
         observed = torch.rand(y.shape, generator=generator(3)) < 0.8
         estimate = torch.full_like(y, 0.9)
@@ -304,7 +304,7 @@ class TestPlaces:
         assert torch.equal(one, other)
 
     @pytest.mark.parametrize("shape", [(50,), (6, 7), (1, 2, 3, 4)])
-    def test_without_neighbours_all_that_is_far_is_an_outlier(self, shape: tuple[int, ...]) -> None:
+    def test_without_neighbours_far_entries_are_outliers(self, shape: tuple[int, ...]) -> None:
         y = torch.zeros(shape)
         _, places = self.look(y, torch.ones(shape))
         assert places.outlier.min() > 0.99
@@ -312,17 +312,17 @@ class TestPlaces:
 
 
 class TestFirstLook:
-    def test_what_stands_out_of_a_drawing_is_the_drawing(self) -> None:
+    def test_conspicuous_entries_of_a_drawing_are_clean(self) -> None:
         look = first_look(TestPlaces.lines())
         assert look.share < 0.04
         assert bool((look.clean == 1).all())
 
-    def test_a_plain_has_nothing_that_stands_out(self) -> None:
+    def test_uniform_image_has_no_conspicuous_entries(self) -> None:
         look = first_look(picture())
         assert look.decides
         assert bool((look.clean == 1).all())
 
-    def test_what_is_faint_is_left_to_the_network(self) -> None:
+    def test_faint_entries_are_left_to_the_network(self) -> None:
         y = picture()
         y[0, ::9, ::9] += 0.1
         look = first_look(y)
@@ -331,7 +331,7 @@ class TestFirstLook:
         assert bool((look.clean == 1).all())
 
     @pytest.mark.parametrize("values", ["salt and pepper", "random"])
-    def test_damage_stands_out(self, values: str) -> None:
+    def test_damage_is_conspicuous(self, values: str) -> None:
         y, clean = damaged(picture(), 0.3, values)
         look = first_look(y)
         assert look.share > 0.8
@@ -352,12 +352,12 @@ class TestFirstLook:
         one, other = first_look(y), first_look(1000 * y, scale=1000.0)
         assert ((one.clean > 0.5) == (other.clean > 0.5)).float().mean() > 0.999
 
-    def test_a_row_is_no_image(self) -> None:
+    def test_row_is_not_an_image(self) -> None:
         assert first_look(torch.rand(30)).share == 1
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.03, 0.1])
-def test_dense_noise_is_that_of_the_calm_parts(sigma: float) -> None:
+def test_dense_noise_is_estimated_in_flat_parts(sigma: float) -> None:
     truth = picture(side=96)
     y, clean = damaged(truth, 0.3, "random")
     y = torch.where(clean, y + sigma * torch.randn(y.shape, generator=generator(9)), y)
@@ -365,7 +365,7 @@ def test_dense_noise_is_that_of_the_calm_parts(sigma: float) -> None:
     assert found == pytest.approx(sigma, rel=0.1, abs=1e-6)
 
 
-def test_dense_noise_of_nothing_is_none() -> None:
+def test_dense_noise_without_entries_is_zero() -> None:
     y = picture()
     assert dense_noise(y, y, torch.ones_like(y), ~everything(y)) == 0
 

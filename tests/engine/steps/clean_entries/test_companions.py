@@ -35,7 +35,7 @@ def companions(y: Tensor, estimate: Tensor, joint: bool = False) -> Companions:
 
 @pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("share", [0.1, 0.2])
-def test_errors_of_an_estimate_are_told_from_outliers(share: float, joint: bool) -> None:
+def test_errors_of_an_estimate_are_distinguished_from_outliers(share: float, joint: bool) -> None:
     truth, estimate = blurred()
     y, hit = random_values(truth, share)
     found = companions(y, estimate, joint)
@@ -49,19 +49,19 @@ def test_errors_of_an_estimate_are_told_from_outliers(share: float, joint: bool)
     assert outliers.mean() > 0.2
 
 
-def test_lone_values_alone_are_judged() -> None:
+def test_only_single_values_are_evaluated() -> None:
     truth, estimate = blurred()
     y, _ = random_values(truth, 0.3)
     said = companions(y, estimate).evidence(0.9 * torch.ones_like(y), torch.zeros_like(y))
     assert bool((said == 0).all())
 
 
-def test_an_image_without_residuals_says_nothing() -> None:
+def test_image_without_residuals_gives_no_evidence() -> None:
     y = torch.full((3, 8, 8), 0.5)
     assert bool((companions(y, y).evidence(torch.ones_like(y), torch.ones_like(y)) == 0).all())
 
 
-def test_edges_that_an_estimate_has_blurred_stay_clean_among_random_values() -> None:
+def test_blurred_edges_stay_clean_among_random_values() -> None:
     truth, estimate = blurred()
     y, hit = random_values(truth, 0.3)
     found = clean_probability(y, estimate, torch.ones_like(hit)) > 0.5
@@ -71,7 +71,7 @@ def test_edges_that_an_estimate_has_blurred_stay_clean_among_random_values() -> 
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5])
-def test_calibration_tells_random_values_better(share: float) -> None:
+def test_calibration_improves_detection_of_random_values(share: float) -> None:
     truth, estimate = blurred()
     y, hit = random_values(truth, share)
     scores = []
@@ -82,7 +82,7 @@ def test_calibration_tells_random_values_better(share: float) -> None:
     assert scores[1] < 0.95 * scores[0]
 
 
-def test_calibration_leaves_outliers_of_few_values_to_the_mixture() -> None:
+def test_calibration_is_not_used_for_outliers_of_few_values() -> None:
     truth, estimate = blurred()
     generator = torch.Generator().manual_seed(2)
     hit = torch.rand(truth.shape, generator=generator) < 0.3
@@ -91,13 +91,13 @@ def test_calibration_leaves_outliers_of_few_values_to_the_mixture() -> None:
     assert torch.equal(one, two)
 
 
-def test_the_order_of_channels_changes_nothing_for_images_without_neighbours() -> None:
+def test_channel_order_has_no_effect_without_neighbours() -> None:
     y = torch.rand(3, 1, 1, generator=torch.Generator().manual_seed(0))
     assert companions(y, torch.zeros_like(y)).evidence(torch.ones_like(y), torch.ones_like(y)).isfinite().all()
 
 
 @pytest.mark.parametrize("joint", [False, True])
-def test_a_first_support_needs_no_network(joint: bool) -> None:
+def test_first_support_needs_no_network(joint: bool) -> None:
     truth, _ = blurred()
     generator = torch.Generator().manual_seed(2)
     hit = (torch.rand((1, SIDE, SIDE) if joint else truth.shape, generator=generator) < 0.3).expand(truth.shape)
@@ -106,7 +106,7 @@ def test_a_first_support_needs_no_network(joint: bool) -> None:
     assert (found == ~hit).float().mean() > 0.85
 
 
-def test_what_was_not_observed_moves_no_support() -> None:
+def test_unobserved_values_do_not_affect_the_support() -> None:
     truth, _ = blurred()
     y, _ = random_values(truth, 0.3)
     observed = torch.rand(y.shape, generator=torch.Generator().manual_seed(3)) < 0.9

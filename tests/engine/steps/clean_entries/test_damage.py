@@ -59,7 +59,7 @@ def test_adjacent_lines_and_those_of_a_part_that_is_observed() -> None:
 
 
 @pytest.mark.parametrize("place", [0, -1])
-def test_the_edge_belongs_to_the_picture(place: int) -> None:
+def test_edge_of_the_picture_is_not_damage(place: int) -> None:
     y = photograph()
     y[:, place] = 1.0
     y[:, :, place] = 0.0
@@ -86,7 +86,7 @@ def noise(side: int = 96) -> Tensor:
 
 
 @pytest.mark.parametrize("make", [table, panes, noise, photograph, lambda: photograph("camera"), lambda: 0 * noise()])
-def test_what_is_no_damage_is_left_alone(make: Any) -> None:
+def test_undamaged_structures_are_not_masked(make: Any) -> None:
     assert not structured_damage(make(), "auto").any()
 
 
@@ -105,7 +105,7 @@ def test_scratches_are_found(value: float) -> None:
     assert f1(scratches(eight_bits(Scratches(0.04, value), image, seed=1)), support) > 0.75
 
 
-def test_points_look_for_nothing_and_vectors_have_no_lines() -> None:
+def test_points_skip_the_search_and_vectors_have_no_lines() -> None:
     y = photograph()
     y[:, 70] = 1.0
     assert not structured_damage(y, "points").any()
@@ -113,7 +113,7 @@ def test_points_look_for_nothing_and_vectors_have_no_lines() -> None:
     assert not structured_damage(torch.ones(40), "scratches").any()
 
 
-def test_a_tile_is_told_by_its_whole() -> None:
+def test_tile_uses_the_damage_of_the_whole_image() -> None:
     y = photograph()
     clean = cut(Problem("clean", y.clone(), data_range=1.0), 80)
     assert clean is not None

@@ -10,7 +10,7 @@ from dop_lightning.engine.steps.clean_entries.easy import is_easy
     ("share", "error", "beside", "expected"),
     [(0.01, 0.01, False, True), (0.01, 0.05, False, False), (0.05, 0.01, False, False), (0.01, 0.01, True, False)],
 )
-def test_it_takes_few_independent_outliers_and_small_errors(
+def test_easy_images_have_few_independent_outliers_and_small_errors(
     share: float, error: float, beside: bool, expected: bool
 ) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -24,7 +24,7 @@ def test_it_takes_few_independent_outliers_and_small_errors(
     assert is_easy(255 * y, clean, 255 * (y + error), held_out, scale=255.0) is expected
 
 
-def test_nothing_is_easy_without_outliers_or_without_held_out_entries() -> None:
+def test_no_image_is_easy_without_outliers_or_held_out_entries() -> None:
     y = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0))
     clean, nowhere = torch.ones_like(y), torch.zeros_like(y, dtype=torch.bool)
     assert not is_easy(y, clean, y, ~nowhere)

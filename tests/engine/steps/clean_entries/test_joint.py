@@ -60,7 +60,7 @@ def test_whole_pixels_are_found_better_together() -> None:
     assert wrong["auto"] < 0.5 * wrong["entry"]
 
 
-def test_pixels_that_were_not_observed_are_ignored() -> None:
+def test_unobserved_pixels_are_ignored() -> None:
     clean = (torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0)) < 0.5).float().repeat(3, 1, 1)
     observed = torch.ones_like(clean, dtype=torch.bool)
     observed[0, :8] = False

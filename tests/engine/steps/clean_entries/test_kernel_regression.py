@@ -18,7 +18,7 @@ def _psnr(image: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("scale", [0.6, 2.0, 16.0])
-def test_it_is_the_sum_that_it_is_described_as(scale: float) -> None:
+def test_equals_the_documented_sum(scale: float) -> None:
     generator = torch.Generator().manual_seed(0)
     y, clean = (torch.rand(1, 9, 11, generator=generator, dtype=torch.float64) for _ in range(2))
     reach = int(3 * scale + 1)
@@ -42,7 +42,7 @@ def _mirror(i: int, length: int) -> int:
     return min(i, 2 * (length - 1) - i)
 
 
-def test_an_entry_has_no_part_in_its_own_estimate() -> None:
+def test_estimate_excludes_the_entry_itself() -> None:
     y, clean = shades(), torch.ones(3, 32, 32)
     changed = y.clone()
     changed[0, 10, 10] += 100
@@ -51,7 +51,7 @@ def test_an_entry_has_no_part_in_its_own_estimate() -> None:
     assert abs(one[0, 10, 11] - two[0, 10, 11]) > 1
 
 
-def test_what_is_not_clean_counts_for_nothing() -> None:
+def test_corrupted_entries_have_no_influence() -> None:
     y = shades()
     clean = (torch.rand(y.shape, generator=torch.Generator().manual_seed(0)) < 0.3).float()
     one = leave_one_out(y, clean)
@@ -73,7 +73,7 @@ def test_any_size(shape: tuple[int, int, int]) -> None:
     assert bool((regression(torch.full(shape, 0.5), torch.zeros(shape)) == 0).all()), "nothing is known"
 
 
-def test_dense_noise_is_taken_out_by_larger_scales() -> None:
+def test_larger_scales_remove_dense_noise() -> None:
     truth = shades(64)
     noisy = truth + 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
     clean = torch.ones_like(truth)

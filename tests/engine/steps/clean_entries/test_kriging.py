@@ -19,7 +19,7 @@ def drawn(like: torch.Tensor, share: float) -> torch.Tensor:
     return (torch.rand(like.shape, generator=torch.Generator().manual_seed(1)) < share).to(like)
 
 
-def test_it_solves_the_system_that_it_describes() -> None:
+def test_solves_the_documented_system() -> None:
     residual = shared_noise(1).double()
     clean = drawn(residual, 0.7)
     known = torch.nn.functional.pad(residual * clean, [2] * 4)[0].unfold(0, 5, 1).unfold(1, 5, 1).reshape(-1, 25)
@@ -47,7 +47,7 @@ def test_the_kernel_agrees_with_plain_operations(channels: int, threads: int, mo
     torch.testing.assert_close(krige(residual, clean, clean < 0.5, kinds), compiled, rtol=1e-3, atol=1e-4)
 
 
-def test_a_class_has_covariances_of_its_own() -> None:
+def test_classes_have_separate_covariances() -> None:
     rows = shared_noise(1, 96)[:, :, :1].expand(1, 96, 96)  # the left half: lines from left to right
     residual = torch.cat([rows, rows.mT], dim=2)
     clean = drawn(residual, 0.5)
@@ -58,7 +58,7 @@ def test_a_class_has_covariances_of_its_own() -> None:
     assert two < 0.75 * one
 
 
-def test_an_entry_takes_no_part_in_its_own_prediction() -> None:
+def test_prediction_excludes_the_entry_itself() -> None:
     residual = shared_noise(3)
     clean = torch.ones_like(residual)
     clean[0, 10, 10] = 0
@@ -78,7 +78,7 @@ def test_missing_entries_follow_their_neighbours(channels: int) -> None:
     assert error < 0.5 * residual[missing].square().mean()
 
 
-def test_it_predicts_what_is_asked_for_alone() -> None:
+def test_predicts_requested_entries_only() -> None:
     residual = shared_noise(3)
     clean = drawn(residual, 0.5)
     at = clean == 0
@@ -87,7 +87,7 @@ def test_it_predicts_what_is_asked_for_alone() -> None:
     assert not bool(there[~at].any())
 
 
-def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
     residual = shared_noise(3).double()
     clean = drawn(residual, 0.5)
     whole = krige(residual, clean)
@@ -101,7 +101,7 @@ def test_white_noise_is_not_predicted() -> None:
 
 
 @pytest.mark.parametrize("clean", [0.0, 1.0])
-def test_without_clean_entries_or_residuals_there_is_nothing_to_predict(clean: float) -> None:
+def test_prediction_is_0_without_clean_entries_or_residuals(clean: float) -> None:
     residual = torch.zeros(3, 12, 12) if clean else torch.ones(3, 12, 12)
     assert not bool(krige(residual, torch.full_like(residual, clean)).any())
 

@@ -21,7 +21,7 @@ def share_of(y: Tensor, estimate: Tensor) -> float:
 
 
 @pytest.mark.parametrize("level", [0.1, 0.3, 0.5])
-def test_random_values_that_the_estimate_has_come_closer_to_are_counted(level: float) -> None:
+def test_random_values_that_attract_the_estimate_are_counted(level: float) -> None:
     generator = torch.Generator().manual_seed(1)
     truth = night()
     y = torch.where(
@@ -32,7 +32,7 @@ def test_random_values_that_the_estimate_has_come_closer_to_are_counted(level: f
     assert share_of(y, estimate) == pytest.approx(corrupted, rel=0.06)
 
 
-def test_salt_and_pepper_is_as_common_as_it_is() -> None:
+def test_fraction_of_salt_and_pepper_is_unbiased() -> None:
     generator = torch.Generator().manual_seed(1)
     truth = night()
     dead = torch.rand(truth.shape, generator=generator)
@@ -40,7 +40,7 @@ def test_salt_and_pepper_is_as_common_as_it_is() -> None:
     assert share_of(y, truth) == pytest.approx(float((y != truth).float().mean()), rel=0.05)
 
 
-def test_salt_and_pepper_is_not_lifted_where_only_the_ends_of_the_range_are_reliable() -> None:
+def test_salt_and_pepper_is_not_lifted_if_only_extremes_are_reliable() -> None:
     generator = torch.Generator().manual_seed(1)
     truth = 0.3 + 0.4 * torch.rand(20_000, generator=generator)  # every other value is just far from many of these
     dead = torch.rand(truth.shape, generator=generator)
@@ -48,7 +48,7 @@ def test_salt_and_pepper_is_not_lifted_where_only_the_ends_of_the_range_are_reli
     assert share_of(y, truth) == pytest.approx(0.5, rel=0.05)
 
 
-def test_nothing_is_lifted_where_too_little_is_reliable() -> None:
+def test_no_lift_with_too_few_reliable_parts() -> None:
     rates = torch.linspace(0, 0.1, PARTS)
     far = torch.full((PARTS, 4), 0.5)
     assert torch.equal(lifted(rates, far, far / 2), rates)
@@ -56,7 +56,7 @@ def test_nothing_is_lifted_where_too_little_is_reliable() -> None:
     assert SHIFT > 0
 
 
-def test_what_is_unreliable_has_the_median_of_the_others() -> None:
+def test_unreliable_parts_get_the_median_of_the_others() -> None:
     rates = torch.full((PARTS,), 0.02)
     rates[[2, 5]] = torch.tensor([0.001, 0.05])
     far, further = torch.full((PARTS, 4), 0.5), torch.full((PARTS, 4), 0.49)

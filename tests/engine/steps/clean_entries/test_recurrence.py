@@ -29,7 +29,7 @@ def test_a_pattern_that_recurs_is_clean_and_one_that_does_not_is_an_outlier() ->
     assert torch.equal(found[0, 0], clean[0, 0])  # it has no 8 neighbours
 
 
-def test_patterns_of_outliers_do_not_vouch_for_each_other() -> None:
+def test_patterns_of_outliers_do_not_support_each_other() -> None:
     y = torch.ones(1, 48, 48)
     y[0, 4::8, 4::8] = 0.0
     clean = y.clone()
@@ -37,7 +37,7 @@ def test_patterns_of_outliers_do_not_vouch_for_each_other() -> None:
 
 
 @pytest.mark.parametrize("kind", ["photograph", "undamaged", "destroyed", "row"])
-def test_it_is_not_asked_where_nothing_can_recur(kind: str) -> None:
+def test_recurrence_is_skipped_without_repetition(kind: str) -> None:
     generator = torch.Generator().manual_seed(0)
     y, level = {
         "photograph": (torch.rand(1, 32, 32, generator=generator), 0.9),
@@ -60,7 +60,7 @@ def test_unobserved_entries_and_their_neighbours_keep_their_probability() -> Non
     assert torch.equal(with_recurrence(other, clean, observed), found)
 
 
-def test_pixels_that_are_corrupted_as_a_whole_have_one_probability() -> None:
+def test_whole_pixels_have_one_probability() -> None:
     y = drawing(3)
     y[1] *= 0.5
     found = with_recurrence(y, torch.full_like(y, 0.9), per_pixel=True)
@@ -68,7 +68,7 @@ def test_pixels_that_are_corrupted_as_a_whole_have_one_probability() -> None:
     assert float(found[SPECK]) < 0.75 < float(found[0, 16, 20])
 
 
-def test_channels_without_a_missing_value_keep_theirs() -> None:
+def test_channels_without_missing_values_are_unchanged() -> None:
     y = drawing(3)
     observed = torch.ones_like(y, dtype=torch.bool)
     observed[0, 16, 20] = False
@@ -77,7 +77,7 @@ def test_channels_without_a_missing_value_keep_theirs() -> None:
     assert torch.equal(found[:, 16, 20], clean[:, 16, 20])
 
 
-def test_a_value_that_no_outlier_has_stays_clean() -> None:
+def test_value_without_outliers_stays_clean() -> None:
     y = drawing()
     y[0, 20, 20] = 0.4
     clean = torch.where(y == 0, 0.9, 1.0)

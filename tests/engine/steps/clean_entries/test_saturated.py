@@ -19,7 +19,7 @@ def half_black() -> Tensor:
 
 @pytest.mark.parametrize("white", [False, True])
 @pytest.mark.parametrize("ratio", [0.05, 0.1, 0.15])
-def test_outliers_of_its_value_do_not_condemn_an_area(white: bool, ratio: float) -> None:
+def test_saturated_area_is_not_rejected(white: bool, ratio: float) -> None:
     truth = 1 - half_black() if white else half_black()
     y = SaltAndPepper(ratio).corrupt(truth, torch.Generator().manual_seed(1)).observation
     clean = first_support(y).clean

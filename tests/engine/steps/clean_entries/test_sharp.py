@@ -26,7 +26,7 @@ def precision_and_recall(found: Tensor, truth: Tensor) -> tuple[float, float]:
 
 
 class TestNoise:
-    def test_that_of_the_sky_whatever_stars_and_hits(self) -> None:
+    def test_sky_noise_is_robust_to_stars_and_hits(self) -> None:
         _, frame = star_field()
         y, _ = with_hits(frame, 0.01, 1000, 30_000)
         expected = (200 + READ_OUT**2) ** 0.5
@@ -41,7 +41,7 @@ class TestNoise:
         assert one is not None
         assert other == pytest.approx(1e-3 * one, rel=1e-3)
 
-    def test_few_photons_are_no_outliers(self) -> None:
+    def test_few_photons_are_not_outliers(self) -> None:
         y = torch.poisson(torch.full((1, 128, 128), 0.2), generator=generator(0))
         noise = background_noise(y, everything(y), step=1.0)
         assert noise == 1
@@ -86,7 +86,7 @@ class TestSharpOutliers:
         assert bool(found[0, 10::20, 10::20].all()) is high
         assert bool(found[0, 20::20, 20::20].all()) is low
 
-    def test_the_few_of_the_other_sign_are_noise(self) -> None:
+    def test_few_outliers_of_the_other_sign_are_noise(self) -> None:
         _, frame = star_field(stars=0, sky=2000)
         y, hit = with_hits(frame, 0.01, 3000, 9000)
         y[0, 50, 50] -= 1000
@@ -94,7 +94,7 @@ class TestSharpOutliers:
         assert torch.equal(sharp_outliers(y, everything(y), noise=45.0), hit)
         assert sharp_outliers(y, everything(y), noise=45.0, sign="both")[0, 50, 50]
 
-    def test_what_was_not_observed_has_no_say(self) -> None:
+    def test_unobserved_entries_have_no_influence(self) -> None:
         _, frame = star_field()
         y, hit = with_hits(frame, 0.01, 500, 30_000)
         known = torch.rand(y.shape, generator=generator(3)) < 0.8
@@ -109,7 +109,7 @@ class TestSharpOutliers:
 
 
 class TestInTheLook:
-    def test_the_noise_decides(self) -> None:
+    def test_noise_decides_in_scientific_frames(self) -> None:
         _, frame = star_field()
         y, _ = with_hits(frame, 0.01, 1000, 30_000)
         look = first_look(y, scale=30_000.0, noise=17.0)
@@ -131,7 +131,7 @@ class TestInTheLook:
         assert not first_look(y, scale=30_000.0, noise=17.0).by_noise
 
 
-def test_the_mixture_knows_signs() -> None:
+def test_mixture_uses_the_sign() -> None:
     estimate = torch.full((1, 64, 64), 0.5)
     y = estimate + 0.01 * torch.randn(1, 64, 64, generator=generator(0))
     y[0, ::8, ::8], y[0, 4::8, 4::8] = 1.0, 0.0
@@ -145,7 +145,7 @@ def test_the_mixture_knows_signs() -> None:
 
 
 class TestMedians:
-    def test_some_entries_as_all(self) -> None:
+    def test_subset_of_entries_equals_all(self) -> None:
         y = torch.rand(2, 20, 30, generator=generator(0))
         known = torch.rand(y.shape, generator=generator(1)) < 0.7
         at = torch.rand(y.shape, generator=generator(2)) < 0.3
@@ -174,7 +174,7 @@ class TestMedians:
         assert opposite_median(y, known)[0, 4, 4] == (y[0, 4, 3] + y[0, 4, 5]) / 2
 
 
-def test_a_plain_is_filled_by_its_mean_and_a_star_by_the_estimate() -> None:
+def test_flat_region_is_filled_by_its_mean_and_a_star_by_the_estimate() -> None:
     truth, y = star_field(stars=0)
     clean = torch.rand(y.shape, generator=generator(4)) > 0.02
     star = torch.zeros_like(y)

@@ -61,7 +61,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     return seen
 
 
-def test_kernels_run_what_they_can(runs: list[torch.dtype]) -> None:
+def test_kernels_run_supported_layers(runs: list[torch.dtype]) -> None:
     signal()(0)
     assert runs == [torch.float32]
     for other in (signal(fused=False), signal(compile=True), signal(perturbation=0.0).double()):
@@ -84,19 +84,19 @@ def test_large_convolutions_are_in_strips(monkeypatch: pytest.MonkeyPatch) -> No
             assert float((a - b).norm()) < 2e-2 * float(b.norm())
 
 
-def test_fused_is_a_matter_of_rounding(runs: list[torch.dtype]) -> None:
+def test_fused_results_differ_by_rounding_only(runs: list[torch.dtype]) -> None:
     torch.testing.assert_close(signal()(4), signal(fused=False)(4), rtol=1e-4, atol=1e-4)
     assert len(runs) == 1
 
 
-def test_an_autocast_around_changes_nothing() -> None:
+def test_surrounding_autocast_has_no_effect() -> None:
     fused = signal()
     expected = fused(0)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(fused(0), expected)
 
 
-def test_a_signal_that_was_made_double_is_run_by_plain_operations() -> None:
+def test_double_precision_uses_plain_operations() -> None:
     torch.testing.assert_close(
         signal(perturbation=0.0).double()(0).float(), signal(perturbation=0.0)(0), rtol=1e-3, atol=1e-3
     )

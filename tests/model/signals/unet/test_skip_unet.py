@@ -104,7 +104,7 @@ def reference_output(weights: Mapping[str, Tensor], z: Tensor, scales: int) -> T
 
 
 @pytest.mark.parametrize(("scales", "size"), [(1, (4, 6)), (2, (8, 12)), (3, (24, 16))])
-def test_network_is_the_one_described(scales: int, size: tuple[int, int]) -> None:
+def test_network_has_the_documented_layers(scales: int, size: tuple[int, int]) -> None:
     network = skip_network(channels=3, width=5, scales=scales, input_channels=4, skip_width=2).double()
     for number, p in enumerate(network.parameters()):  # also gains and shifts, which start at 1 and 0
         p.data = p.data + 0.1 * draw(number, p.shape)
@@ -124,7 +124,7 @@ def test_output_is_the_sigmoid_of_the_network_cropped_to_its_middle() -> None:
         torch.testing.assert_close(signal(5), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_number_of_parameters_is_that_of_the_authors_network() -> None:
+def test_number_of_parameters_equals_that_of_the_authors() -> None:
     signal = SkipUNet(batch(3, 64, 64))
     assert sum(p.numel() for p in signal.parameters()) == 2_217_831
 
@@ -145,7 +145,7 @@ def test_layers() -> None:
 
 
 @pytest.mark.parametrize("options", [{"width": 7}, {"scales": 3}, {"input_channels": 5}, {"skip_width": 3}])
-def test_widths_and_scales_are_those_asked_for(options: dict[str, int]) -> None:
+def test_widths_and_scales_are_the_requested_ones(options: dict[str, int]) -> None:
     asked = {"width": 4, "scales": 2, "input_channels": 3, "skip_width": 4, **options}
     signal = SkipUNet(batch(2, 8, 8), **asked)
     shapes = {name: tuple(p.shape) for name, p, _ in signal.problem_parameters(0)}
@@ -208,7 +208,7 @@ def test_input_is_uniform_up_to_a_tenth() -> None:
     assert abs(float(z.std()) - 0.1 / 12**0.5) < 0.001
 
 
-def test_input_is_kept_fixed_where_there_is_no_perturbation() -> None:
+def test_input_is_fixed_without_perturbation() -> None:
     signal = small(batch(3, 8, 8), perturbation=0.0)
     assert torch.equal(network_input(signal, 0), network_input(signal, 1))
     assert torch.equal(signal(0), signal(1))
@@ -239,7 +239,7 @@ def test_perturbation_is_fresh_in_every_iteration() -> None:
 
 
 @pytest.mark.parametrize("perturbation", [0.0, 0.03])
-def test_a_guide_stands_in_the_first_channels_of_the_input(perturbation: float) -> None:
+def test_guide_is_in_the_first_channels_of_the_input(perturbation: float) -> None:
     problems = batch(3, 9, 12, K=2)
     plain, guided = (SkipUNet(problems, width=3, scales=2, perturbation=perturbation) for _ in range(2))
     assert guided.guided is guided
@@ -263,14 +263,14 @@ def test_half_of_the_input_stays_random() -> None:
     assert SkipUNet(problems, width=3, scales=2, input_channels=5).guided is None
 
 
-def test_problems_have_inputs_of_their_own() -> None:
+def test_problems_have_separate_inputs() -> None:
     signal = small(batch(3, 8, 8, K=2))
     assert not torch.equal(network_input(signal, 0, k=0), network_input(signal, 0, k=1))
     still = small(batch(3, 8, 8, K=2), perturbation=0.0)
     assert not torch.equal(network_input(still, 0, k=0), network_input(still, 0, k=1))
 
 
-def test_input_has_a_stream_of_its_own() -> None:
+def test_input_has_a_separate_stream() -> None:
     z = network_input(small(batch(3, 8, 8), perturbation=0.0), 0)[0].permute(1, 2, 0)  # H' W' input_channels, as drawn
     for taken in ((), (1,), (2,)):  # θ, g and h of the same seed
         assert not torch.equal(z, torch.empty(8, 8, 3).uniform_(0.0, 0.1, generator=stream(0, "init", *taken)))
@@ -307,19 +307,19 @@ def test_bf16_is_close_to_fp32_at_the_start() -> None:
     assert float(difference.detach().mean()) < 0.01
 
 
-def test_float64_is_never_lowered() -> None:
+def test_float64_precision_is_not_reduced() -> None:
     problems = batch(3, 8, 8, dtype=torch.float64)
     assert torch.equal(small(problems, precision="bf16")(0), small(problems, precision="fp32")(0))
 
 
-def test_auto_is_bf16_where_the_processor_has_units_for_it() -> None:
+def test_auto_is_bf16_on_processors_with_bf16_units() -> None:
     problems = batch(3, 8, 8)
     chosen = "bf16" if has_bfloat16_units("cpu") else "fp32"
     assert torch.equal(small(problems, precision="auto")(0), small(problems, precision=chosen)(0))
 
 
 @pytest.mark.parametrize("units", [False, True])
-def test_auto_asks_the_processor(units: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_queries_the_processor(units: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dop_lightning.model.signals.unet.skip_unet.has_bfloat16_units", lambda device: units)
     assert small(batch(3, 8, 8), precision="auto").bf16 is units
 
@@ -365,7 +365,7 @@ def test_convolutions_of_one_pixel_do_not_pad() -> None:
     assert modes == {(1, 1): "zeros", (3, 3): "reflect"}
 
 
-def test_weights_lie_channels_last() -> None:
+def test_weights_are_channels_last() -> None:
     """Otherwise every convolution copies."""
     signal = small(batch(3, 8, 8))
     assert signal.networks[0][0].down[0][0].weight.is_contiguous(memory_format=torch.channels_last)
@@ -383,7 +383,7 @@ def test_a_compiled_network_keeps_the_names_of_its_parameters(monkeypatch: pytes
     assert list(signal.state_dict()) == list(plain.state_dict())
 
 
-def test_networks_are_compiled_for_gradients_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_are_compiled_for_gradients_only(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
     monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)
     signal = small(batch(3, 8, 8, K=2), compile=True, fused=False)
@@ -395,7 +395,7 @@ def test_networks_are_compiled_for_gradients_alone(monkeypatch: pytest.MonkeyPat
     assert compiled == list(signal.networks)
 
 
-def test_a_network_that_does_not_compile_is_run_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_that_fails_to_compile_runs_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(network: nn.Module, **_) -> None:
         raise RuntimeError("no compiler\nwas found")
 
@@ -410,7 +410,7 @@ def test_a_network_that_does_not_compile_is_run_as_it_is(monkeypatch: pytest.Mon
     signal(4)
 
 
-def test_a_lack_of_memory_is_no_reason_not_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_does_not_disable_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     def short(z: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -441,12 +441,12 @@ def test_precision_is_checked() -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (2, 3, 8, 8)])
-def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
+def test_non_images_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="SkipUNet requires images, C×H×W"):
         small(batch(*shape))
 
 
-def test_parameters_are_those_of_pytorch_and_the_global_generator_is_not_used() -> None:
+def test_parameters_equal_pytorch_without_the_global_generator() -> None:
     generator = stream(5, "init")
     torch.manual_seed(generator.initial_seed())
     with torch.no_grad():

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from dop_lightning.model.signals.unet.streams import SIDE_STREAMS, run_concurrently
 
 
-def test_on_a_cpu_one_comes_after_the_other() -> None:
+def test_networks_run_sequentially_on_a_cpu() -> None:
     order: list[int] = []
 
     def work(k: int) -> Tensor:
@@ -20,7 +20,7 @@ def test_on_a_cpu_one_comes_after_the_other() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [1, 3, SIDE_STREAMS + 3])
-def test_on_a_gpu_values_and_gradients_are_those_of_one_after_the_other(size: int) -> None:
+def test_gpu_streams_equal_sequential_values_and_gradients(size: int) -> None:
     device = torch.device("cuda")
     torch.manual_seed(0)
     networks = [nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 8)).to(device) for _ in range(size)]

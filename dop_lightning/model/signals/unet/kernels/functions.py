@@ -41,8 +41,8 @@ def _check(images: dict[str, Tensor], parameters: dict[str, Tensor], sizes: Sequ
     """Check shapes, dtypes and devices, which the kernels do not verify."""
     types = {name: x.dtype for name, x in images.items()}
     if len(set(types.values())) > 1 or not set(types.values()) <= {torch.float32, torch.bfloat16}:
-        told = ", ".join(f"{name} {dtype}" for name, dtype in types.items())
-        raise ValueError(f"images must all be float32 or all bfloat16, got {told}")
+        dtypes = ", ".join(f"{name} {dtype}" for name, dtype in types.items())
+        raise ValueError(f"images must all be float32 or all bfloat16, got {dtypes}")
     for name, x in images.items():
         if x.dim() != 4 or x.shape[0] != 1 or x.device.type != "cpu":
             raise ValueError(f"{name} must be one image (1, C, H, W) on the CPU, got {tuple(x.shape)} on {x.device}")
@@ -59,7 +59,7 @@ def _check_padding(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must have sides of at least 2 pixels for reflection padding, got {tuple(x.shape)}")
 
 
-def _last(x: Tensor) -> Tensor:
+def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -68,7 +68,7 @@ def _empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device="cpu", memory_format=torch.channels_last)
 
 
-def _numbers(*shape: int) -> Tensor:
+def _empty_float32(*shape: int) -> Tensor:
     """Return an empty float32 tensor on the CPU, whatever the defaults of PyTorch are."""
     return torch.empty(shape, dtype=torch.float32, device="cpu")
 
@@ -92,7 +92,7 @@ def pad(z: Tensor, dtype: torch.dtype) -> Tensor:
         raise ValueError(
             f"z must be float32 without gradient, and dtype float32 or bfloat16, got {z.dtype} and {dtype}"
         )
-    z = _last(z)
+    z = _channels_last(z)
     _, channels, height, width = z.shape
     padded = _empty(z.new_empty(0, dtype=dtype), channels, height + 2, width + 2)
     _call("pad", dtype, _pointer(z), _long(height), _long(width), _long(channels), _pointer(padded))
@@ -102,9 +102,9 @@ def pad(z: Tensor, dtype: torch.dtype) -> Tensor:
 class _Activate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> Tensor:
-        x = _last(x)
+        x = _channels_last(x)
         _, channels, height, width = x.shape
-        moments = _numbers(2, channels)
+        moments = _empty_float32(2, channels)
         y = _empty(x, channels, height + 2 * padding, width + 2 * padding)
         _call(
             "activate", x.dtype, _pointer(x), _pointer(moments[0]), _pointer(moments[1]), _pointer(gamma),
@@ -120,8 +120,8 @@ class _Activate(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, moments, gamma, beta = ctx.saved_tensors
         _, channels, height, width = x.shape
-        gradient = _last(gradient)
-        dx, parameters = torch.empty_like(x), _numbers(2, channels)
+        gradient = _channels_last(gradient)
+        dx, parameters = torch.empty_like(x), _empty_float32(2, channels)
         _call(
             "activate_backward", x.dtype, _pointer(gradient), _pointer(x), _pointer(moments[0]), _pointer(moments[1]),
             _pointer(gamma), _pointer(beta), _long(height), _long(width), _long(channels), ctx.padding, _float(SLOPE),
@@ -157,11 +157,11 @@ def activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> Tensor:
 class _Join(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, skip: Tensor, low: Tensor, *parameters: Tensor) -> Tensor:
-        skip, low = _last(skip), _last(low)
-        moments = _numbers(2 * sum(gamma.numel() for gamma in parameters[::2]))
+        skip, low = _channels_last(skip), _channels_last(low)
+        moments = _empty_float32(2 * sum(gamma.numel() for gamma in parameters[::2]))
         y = _empty(low, skip.shape[1] + low.shape[1], skip.shape[2], skip.shape[3])
         _call(
-            "join", low.dtype, *_branches(skip, low, parameters, moments, None), _float(SLOPE), _float(EPSILON),
+            "join", low.dtype, *_branch_arguments(skip, low, parameters, moments, None), _float(SLOPE), _float(EPSILON),
             _pointer(y),
         )  # fmt: skip
         ctx.save_for_backward(skip, low, moments, *parameters)
@@ -171,24 +171,27 @@ class _Join(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         skip, low, moments, *parameters = ctx.saved_tensors
-        gradient = _last(gradient)
+        gradient = _channels_last(gradient)
         # the border of the skip branch is not used, so its gradient is 0
         dskip, dlow, gradients = torch.zeros_like(skip), torch.empty_like(low), torch.empty_like(moments)
         _call(
-            "join_backward", low.dtype, _pointer(gradient), *_branches(skip, low, parameters, moments, gradients),
-            _float(SLOPE), _inside(dskip), _pointer(dlow),
+            "join_backward", low.dtype, _pointer(gradient),
+            *_branch_arguments(skip, low, parameters, moments, gradients),
+            _float(SLOPE), _inner_pointer(dskip), _pointer(dlow),
         )  # fmt: skip
         sizes = [parameter.numel() for parameter in parameters]
         return dskip, dlow, *gradients.split(sizes)
 
 
-def _inside(skip: Tensor) -> ctypes.c_void_p:
+def _inner_pointer(skip: Tensor) -> ctypes.c_void_p:
     """Return a pointer to the first pixel inside the border."""
     _, channels, _, width = skip.shape
     return ctypes.c_void_p(skip.data_ptr() + (width + 1) * channels * skip.element_size())
 
 
-def _branches(skip: Tensor, low: Tensor, parameters: Any, moments: Tensor, gradients: Tensor | None) -> tuple[Any, ...]:
+def _branch_arguments(
+    skip: Tensor, low: Tensor, parameters: Any, moments: Tensor, gradients: Tensor | None
+) -> tuple[Any, ...]:
     """Return the common arguments of the forward and backward kernels."""
     norms, at = [], 0
     for gamma, beta in zip(parameters[::2], parameters[1::2], strict=True):
@@ -200,7 +203,7 @@ def _branches(skip: Tensor, low: Tensor, parameters: Any, moments: Tensor, gradi
     _, channels, height, width = skip.shape
     pitch = width * channels
     return (
-        _inside(skip), of_skip, _pointer(low), of_low, norm,
+        _inner_pointer(skip), of_skip, _pointer(low), of_low, norm,
         _long(height - 2), _long(width - 2), _long(channels), _long(low.shape[1]), _long(pitch),
     )  # fmt: skip
 

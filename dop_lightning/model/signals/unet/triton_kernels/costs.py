@@ -22,35 +22,37 @@ class Cost(NamedTuple):
     traffic: Callable[[Sequence[Any], Any], tuple[int, int]]
 
 
-def _size(*tensors: Tensor) -> int:
+def _num_bytes(*tensors: Tensor) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _pad(arguments: Sequence[Any], result: Any) -> tuple[int, int]:
-    return _size(arguments[0]), _size(result)
+    return _num_bytes(arguments[0]), _num_bytes(result)
 
 
 def _activate(arguments: Sequence[Any], result: Any) -> tuple[int, int]:
     # moments; values
-    return 2 * _size(arguments[0]), _size(*result)
+    return 2 * _num_bytes(arguments[0]), _num_bytes(*result)
 
 
 def _activate_backward(arguments: Sequence[Any], result: Any) -> tuple[int, int]:
     # sums; values
-    return 2 * _size(*arguments[:2]), _size(*result)
+    return 2 * _num_bytes(*arguments[:2]), _num_bytes(*result)
 
 
 def _join(arguments: Sequence[Any], result: Any) -> tuple[int, int]:
     # moments of the branches; moments of the concatenation; values
-    return 3 * _size(*arguments[:2]), _size(*result)
+    return 3 * _num_bytes(*arguments[:2]), _num_bytes(*result)
 
 
 def _join_backward(arguments: Sequence[Any], result: Any) -> tuple[int, int]:
     gradient, skip, low = arguments[:3]
-    d = _size(gradient)  # an upper bound, since d has no border
+    d = _num_bytes(gradient)  # an upper bound, since d has no border
     # sums, then d, from the gradient and the branches; sums and e from d and the branches; values from d, e, branches
-    read = 2 * _size(gradient, skip, low) + _size(skip, low) + d + _size(skip, low) + _size(skip, low)
-    return read, d + _size(low) + _size(*result)
+    read = (
+        2 * _num_bytes(gradient, skip, low) + _num_bytes(skip, low) + d + _num_bytes(skip, low) + _num_bytes(skip, low)
+    )
+    return read, d + _num_bytes(low) + _num_bytes(*result)
 
 
 COSTS = {

@@ -141,15 +141,15 @@ class _Cast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.types = [tensor.dtype for tensor in tensors]
-        return tuple(_copied(tensors, [dtype] * len(tensors)))
+        return tuple(_copy_tensors(tensors, [dtype] * len(tensors)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *_copied(gradients, ctx.types)
+        return None, *_copy_tensors(gradients, ctx.types)
 
 
-def _copied(tensors: Sequence[Tensor], types: Sequence[torch.dtype]) -> list[Tensor]:
+def _copy_tensors(tensors: Sequence[Tensor], types: Sequence[torch.dtype]) -> list[Tensor]:
     copies = [torch.empty_like(tensor, dtype=dtype) for tensor, dtype in zip(tensors, types, strict=True)]
     torch._foreach_copy_(copies, list(tensors))
     return copies

@@ -27,13 +27,13 @@ WARPS = 8
 """Warps per program: each thread processes 16 values of a tile."""
 
 
-def _tile(channels: int) -> tuple[int, int]:
+def _tile_size(channels: int) -> tuple[int, int]:
     """Return the pixels and channels of a tile, both powers of 2."""
     across = min(CHANNELS, 1 << max(channels - 1, 1).bit_length())
     return TILE_ELEMENTS // across, across
 
 
-def _blocks(count: int, size: int) -> int:
+def _num_blocks(count: int, size: int) -> int:
     return -(-count // size)
 
 
@@ -41,15 +41,15 @@ class _Sums:
     """Buffer for partial sums over pixels."""
 
     def __init__(self, like: Tensor, pixels: int, channels: int) -> None:
-        self.pixels, self.channels = _tile(channels)
-        self.shares = min(_blocks(pixels, self.pixels), MAX_PROGRAMS)
-        self.grid = (self.shares, _blocks(channels, self.channels))
+        self.pixels, self.channels = _tile_size(channels)
+        self.shares = min(_num_blocks(pixels, self.pixels), MAX_PROGRAMS)
+        self.grid = (self.shares, _num_blocks(channels, self.channels))
         self.partial = torch.empty(self.shares, 2, channels, dtype=torch.float32, device=like.device)
 
     def finish(self, out: Tensor, skip_pixels: int, low_pixels: int, S: int, moments: bool) -> None:
         """Add up the partial sums, or convert them to moments, into ``out`` ``(2, N)``."""
         channels = self.partial.shape[2]
-        kernels.finish[(_blocks(channels, 32),)](
+        kernels.finish[(_num_blocks(channels, 32),)](
             self.partial,
             out,
             self.shares,
@@ -65,7 +65,7 @@ class _Sums:
         )
 
 
-def _last(x: Tensor) -> Tensor:
+def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -78,18 +78,18 @@ def empty_image(like: Tensor, channels: int, height: int, width: int, dtype: tor
 
 def pad(z: Tensor, dtype: torch.dtype) -> Tensor:
     """Apply one pixel of reflection padding, in ``dtype``."""
-    z = _last(z)
+    z = _channels_last(z)
     _, C, H, W = z.shape
     y = empty_image(z, C, H + 2, W + 2, dtype)
-    pixels, channels = _tile(C)
-    grid = (_blocks((H + 2) * (W + 2), pixels), _blocks(C, channels))
+    pixels, channels = _tile_size(C)
+    grid = (_num_blocks((H + 2) * (W + 2), pixels), _num_blocks(C, channels))
     kernels.pad[grid](z, y, H, W, C, pixels, channels, num_warps=WARPS)
     return y
 
 
 def activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> tuple[Tensor, Tensor]:
     """Apply norm, LeakyReLU and padding; also return mean and inverse standard deviation ``(2, C)``."""
-    x = _last(x)
+    x = _channels_last(x)
     _, C, H, W = x.shape
     moments = torch.empty(2, C, dtype=torch.float32, device=x.device)
     sums = _Sums(x, H * W, C)
@@ -98,7 +98,7 @@ def activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> tuple[Tens
     )
     sums.finish(moments, H * W, H * W, 0, True)
     y = empty_image(x, C, H + 2 * padding, W + 2 * padding)
-    grid = (_blocks(y.shape[2] * y.shape[3], sums.pixels), sums.grid[1])
+    grid = (_num_blocks(y.shape[2] * y.shape[3], sums.pixels), sums.grid[1])
     kernels.activate[grid](
         x, moments, gamma, beta, y, H, W, C, SLOPE, padding, sums.pixels, sums.channels, num_warps=WARPS
     )
@@ -109,7 +109,7 @@ def activate_backward(
     gradient: Tensor, x: Tensor, moments: Tensor, gamma: Tensor, beta: Tensor, padding: int
 ) -> tuple[Tensor, Tensor]:
     """Return the gradient of x, and those of β and γ ``(2, C)``."""
-    gradient, x = _last(gradient), _last(x)
+    gradient, x = _channels_last(gradient), _channels_last(x)
     _, C, H, W = x.shape
     total, dx = torch.empty_like(moments), torch.empty_like(x)
     sums = _Sums(x, H * W, C)
@@ -130,7 +130,7 @@ def activate_backward(
         num_warps=WARPS,
     )
     sums.finish(total, H * W, H * W, 0, False)
-    kernels.activate_backward[(_blocks(H * W, sums.pixels), sums.grid[1])](
+    kernels.activate_backward[(_num_blocks(H * W, sums.pixels), sums.grid[1])](
         gradient,
         x,
         moments,
@@ -155,7 +155,7 @@ def join(skip: Tensor, low: Tensor, parameters: Sequence[Tensor]) -> tuple[Tenso
 
     Also return the moments ``(4, N)`` of the branches and of the concatenation.
     """
-    skip, low = _last(skip), _last(low)
+    skip, low = _channels_last(skip), _channels_last(low)
     S, C, H, W = skip.shape[1], low.shape[1], 2 * low.shape[2], 2 * low.shape[3]
     N, pixels = S + C, H * W
     moments = torch.empty(4, N, dtype=torch.float32, device=low.device)
@@ -169,7 +169,7 @@ def join(skip: Tensor, low: Tensor, parameters: Sequence[Tensor]) -> tuple[Tenso
     )
     sums.finish(moments[2:], pixels, pixels, S, True)
     y = empty_image(low, N, H + 2, W + 2)
-    grid = (_blocks((H + 2) * (W + 2), sums.pixels), sums.grid[1])
+    grid = (_num_blocks((H + 2) * (W + 2), sums.pixels), sums.grid[1])
     kernels.join[grid](skip, low, moments, *of_branches, *of_norm, y, H, W, S, C, SLOPE, *tile, num_warps=WARPS)
     return y, moments
 
@@ -178,13 +178,13 @@ def join_backward(
     gradient: Tensor, skip: Tensor, low: Tensor, moments: Tensor, parameters: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of both branches, and of β and γ ``(4, N)`` of the branches and the concatenation."""
-    gradient, skip, low = _last(gradient), _last(skip), _last(low)
+    gradient, skip, low = _channels_last(gradient), _channels_last(skip), _channels_last(low)
     S, C, H, W = skip.shape[1], low.shape[1], 2 * low.shape[2], 2 * low.shape[3]
     N, pixels = S + C, H * W
     of_branches, total = parameters[:4], torch.empty_like(moments)
     sums = _Sums(low, pixels, N)
     tile = (sums.pixels, sums.channels)
-    grid = (_blocks(pixels, sums.pixels), sums.grid[1])
+    grid = (_num_blocks(pixels, sums.pixels), sums.grid[1])
     kernels.joined_sums[sums.grid](
         gradient, skip, low, moments, *of_branches, sums.partial, H, W, S, C, SLOPE, *tile, num_warps=WARPS
     )
@@ -213,7 +213,7 @@ def join_backward(
     )
     sums.finish(total[:2], pixels, pixels // 4, S, False)
     dskip, dlow = torch.empty_like(skip), torch.empty_like(low)
-    grid = (_blocks((H + 2) * (W + 2), sums.pixels), sums.grid[1])
+    grid = (_num_blocks((H + 2) * (W + 2), sums.pixels), sums.grid[1])
     gammas = (of_branches[0], of_branches[2])
     kernels.join_backward[grid](
         d, e, skip, low, moments, *gammas, total[:2], dskip, dlow, H, W, S, C, *tile, num_warps=WARPS

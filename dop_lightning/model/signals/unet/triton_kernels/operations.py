@@ -30,22 +30,22 @@ def _define(schema: str, on_meta: Callable[..., Any]) -> Any:
     return getattr(torch.ops.dop_lightning, name)
 
 
-def _image(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
+def _empty_image(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
     made = like.new_empty((1, channels, height, width), dtype=dtype)
     return made.to(memory_format=torch.channels_last)
 
 
-def _numbers(like: Tensor, *shape: int) -> Tensor:
+def _empty_float32(like: Tensor, *shape: int) -> Tensor:
     return like.new_empty(shape, dtype=torch.float32)
 
 
 def _pad(z: Tensor, dtype: torch.dtype) -> Tensor:
-    return _image(z, z.shape[1], z.shape[2] + 2, z.shape[3] + 2, dtype)
+    return _empty_image(z, z.shape[1], z.shape[2] + 2, z.shape[3] + 2, dtype)
 
 
 def _activate(x: Tensor, gamma: Tensor, beta: Tensor, padding: int) -> tuple[Tensor, Tensor]:  # noqa: ARG001
     _, C, H, W = x.shape
-    return _image(x, C, H + 2 * padding, W + 2 * padding), _numbers(x, 2, C)
+    return _empty_image(x, C, H + 2 * padding, W + 2 * padding), _empty_float32(x, 2, C)
 
 
 def _activate_backward(
@@ -56,7 +56,7 @@ def _activate_backward(
 
 def _join(skip: Tensor, low: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ARG001
     N = skip.shape[1] + low.shape[1]
-    return _image(low, N, skip.shape[2], skip.shape[3]), _numbers(low, 4, N)
+    return _empty_image(low, N, skip.shape[2], skip.shape[3]), _empty_float32(low, 4, N)
 
 
 def _join_backward(

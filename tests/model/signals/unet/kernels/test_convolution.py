@@ -25,7 +25,7 @@ def three_strips(monkeypatch: pytest.MonkeyPatch) -> Tensor:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("of_x", [True, False])
-def test_strips_agree_with_the_whole(three_strips: Tensor, stride: int, bias: bool, of_x: bool) -> None:
+def test_strips_agree_with_the_whole_image(three_strips: Tensor, stride: int, bias: bool, of_x: bool) -> None:
     """Strips that overlap where kernels do, with rows left over, and an input that may be fixed."""
     x, weight, shift = three_strips, channels_last(5, 6, 3, 3, seed=1), channels_last(5, 1, 1, 1, seed=2).flatten()
     found = [x.bfloat16(), weight.clone(), shift.clone()]
@@ -47,7 +47,7 @@ def test_strips_agree_with_the_whole(three_strips: Tensor, stride: int, bias: bo
             assert float(error) < 1e-2 * float(theirs.detach().norm())
 
 
-def test_a_few_rows_are_a_strip_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_rows_are_split_into_single_row_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convolution, "STRIP", 1)
     x, weight = channels_last(1, 4, 5, 5, seed=0).bfloat16(), channels_last(2, 4, 3, 3, seed=1).requires_grad_()
     convolve(x, weight, None).float().sum().backward()
@@ -56,7 +56,7 @@ def test_a_few_rows_are_a_strip_each(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(weight.grad, gradient, rtol=2e-2, atol=2e-2)
 
 
-def test_what_fits_into_the_cache_is_left_to_torch() -> None:
+def test_small_convolutions_use_torch() -> None:
     x, weight = channels_last(1, 4, 9, 9, seed=0), channels_last(2, 4, 3, 3, seed=1).requires_grad_()
     assert torch.equal(convolve(x, weight, None), F.conv2d(x, weight))
     assert strips_of(torch.empty(1, 132, 514, 514), 3) == 1  # float32

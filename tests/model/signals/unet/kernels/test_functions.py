@@ -78,7 +78,7 @@ def test_pad(dtype):
     assert torch.equal(kernels.pad(z.contiguous(), dtype), expected)  # whatever the layout in memory
 
 
-def test_types_that_kernels_do_not_know_are_refused():
+def test_unsupported_dtypes_are_refused():
     x, ones = image(4, 4, 4), torch.ones(4)
     with pytest.raises(ValueError, match=r"images must all be float32 or all bfloat16, got x torch.float64"):
         kernels.activate(x.double(), ones, ones, 0)
@@ -90,7 +90,7 @@ def test_types_that_kernels_do_not_know_are_refused():
         kernels.pad(x.clone().requires_grad_(), torch.float32)
 
 
-def test_shapes_that_kernels_would_read_beyond_are_refused():
+def test_too_small_shapes_are_refused():
     x, ones = image(4, 4, 4), torch.ones(4)
     with pytest.raises(ValueError, match=r"x must be one image \(1, C, H, W\) on the CPU, got \(2, 4, 4, 4\)"):
         kernels.activate(x.repeat(2, 1, 1, 1), ones, ones, 0)
@@ -115,7 +115,7 @@ def test_shapes_that_kernels_would_read_beyond_are_refused():
         kernels.join(image(4, 10, 10), x, *parameters[:-1])
 
 
-def test_the_default_type_of_torch_changes_nothing():
+def test_default_dtype_of_torch_has_no_effect():
     one = [image(4, 4, 4), vector(4, 1), vector(4, 2)]
     two = [image(4, 10, 10), image(4, 4, 4, seed=1), *(vector(n, i) for i, n in enumerate((4, 4, 4, 4, 8, 8)))]
     torch.set_default_dtype(torch.float64)
@@ -126,7 +126,7 @@ def test_the_default_type_of_torch_changes_nothing():
         torch.set_default_dtype(torch.float32)
 
 
-def test_what_is_not_finite_stays_so():
+def test_nonfinite_values_are_preserved():
     z = torch.zeros(1, 1, 4, 4)
     z[..., 1, 1], z[..., 2, 2] = float("nan"), float("inf")
     padded = kernels.pad(z, torch.bfloat16)[..., 1:-1, 1:-1]
@@ -150,7 +150,7 @@ def gradients(threads: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
-def test_threads_change_rounding_alone_and_always_alike(threads):
+def test_number_of_threads_changes_rounding_reproducibly(threads):
     first, second, one = gradients(threads), gradients(threads), gradients(1)
     for a, b, c in zip(first, second, one, strict=True):
         assert torch.equal(a, b)

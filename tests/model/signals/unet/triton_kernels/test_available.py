@@ -26,7 +26,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(available, "find_spec", lambda name: name)
 
 
-def test_no_gpu_no_kernels_and_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_gpu_no_kernels_and_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(available, "deviation", lambda device: pytest.fail("used"))
     for name in ("cpu", "mps", "cuda"):
@@ -44,7 +44,7 @@ def test_kernels_that_agree_are_used(cuda: None, monkeypatch: pytest.MonkeyPatch
     assert available.are_usable(CUDA)
 
 
-def test_a_warning_says_why_they_are_not_used_once(cuda: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_kernels_are_explained_once(cuda: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(device: torch.device) -> float:
         raise RuntimeError("no C compiler\nanywhere")
 
@@ -73,7 +73,7 @@ def test_a_lack_of_memory_is_raised(cuda: None, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.triton
-def test_the_tiny_network_agrees_and_would_not_if_a_kernel_were_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiny_network_detects_wrong_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     from dop_lightning.model.signals.unet.triton_kernels import launches
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

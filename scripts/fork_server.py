@@ -20,7 +20,7 @@ from dop_lightning.cli.main import main
 from dop_lightning.lightning.strategies.launcher import ChildProcessLauncher
 
 
-class Forked:
+class ForkedCommand:
     """Run a command of ``dop`` in a fork of this process, with a subset of the interface of ``subprocess.Popen``.
 
     Args:
@@ -79,12 +79,12 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], log: Path) ->
     os.environ.update(environment)
     sys.argv = ["dop", *arguments]
 
-    def start(_: ChildProcessLauncher, local_rank: int) -> Forked:
+    def start(_: ChildProcessLauncher, local_rank: int) -> ForkedCommand:
         own = {"LOCAL_RANK": str(local_rank), "DOP_CHILD": str(os.getpid())}
-        return Forked(arguments, own, log)
+        return ForkedCommand(arguments, own, log)
 
-    def popen(_: Sequence[str], env: Mapping[str, str]) -> Forked:
-        return Forked(arguments, env, log)
+    def popen(_: Sequence[str], env: Mapping[str, str]) -> ForkedCommand:
+        return ForkedCommand(arguments, env, log)
 
     ChildProcessLauncher._start = start  # type: ignore[assignment,method-assign]
     takeover.subprocess = SimpleNamespace(Popen=popen)  # type: ignore[assignment]

@@ -1,6 +1,6 @@
 """Measure the effect of recovery on images without damage, and with 1 % damage: PSNR in dB, or `unchanged`.
 
-    OMP_NUM_THREADS=1 python scripts/measure_harm.py --out harm.csv
+    OMP_NUM_THREADS=1 python scripts/measure_clean_images.py --out harm.csv
 
 The images are full-resolution crops of pictures of scikit-image, and drawings generated with Pillow. Each is recovered
 without damage, and with 1 % salt and pepper. `unchanged` means that all bits are equal. Rows are appended to the file;
@@ -85,7 +85,7 @@ def damaged(image: np.ndarray, name: str) -> np.ndarray:
     return np.where(hit, rng.choice([0, 255], image.shape), image).astype(np.uint8)
 
 
-def told(decibels: float) -> str:
+def format_psnr(decibels: float) -> str:
     return "unchanged" if math.isinf(decibels) else f"{decibels:.1f}"
 
 
@@ -113,7 +113,7 @@ def main() -> None:
         image = IMAGES[name](options.size)
         worse = damaged(image, name)
         scores = (score(recovered(image), image), score(worse, image), score(recovered(worse), image))
-        row = dict(zip(COLUMNS, (options.preset, str(options.size), name, *map(told, scores)), strict=True))
+        row = dict(zip(COLUMNS, (options.preset, str(options.size), name, *map(format_psnr, scores)), strict=True))
         with options.out.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             if not rows:

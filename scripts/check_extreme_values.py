@@ -1,7 +1,7 @@
 """Test scales, offsets and extreme values of images and matrices, and print the results as a Markdown table.
 
-    python scripts/try_numbers.py
-    python scripts/try_numbers.py --case matrices
+    python scripts/check_extreme_values.py
+    python scripts/check_extreme_values.py --case matrices
 
 Each input is derived from an image of 24×24 pixels or a matrix of 40×30 entries, both with outliers, by a factor, an
 offset or a few changed values. The factor or offset is undone in the result, which is compared with the result for the
@@ -168,7 +168,7 @@ def recovered(preset: str, suffix: str = "") -> Call:
     options = {} if preset == "instant" else {"width": WIDTH, "iterations": ITERATIONS}
 
     def call(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
-        with heard() as said, tempfile.TemporaryDirectory() as folder:
+        with recorded_warnings() as messages, tempfile.TemporaryDirectory() as folder:
             file = f"{folder}/image{suffix}"
             if suffix:
                 write(file, array)
@@ -178,7 +178,7 @@ def recovered(preset: str, suffix: str = "") -> Call:
                 )  # type: ignore[arg-type]
             except ValueError as error:
                 raise Failure(str(error).replace(f"{folder}/", "")) from None
-        return np.asarray(result.image), said
+        return np.asarray(result.image), messages
 
     return call
 
@@ -204,8 +204,8 @@ def recovered_file(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "image.npy", array)
         run = ["recover", f"{folder}/image.npy", "--out", f"{folder}/out", "--preset", "instant", "--device", "cpu"]
-        said = command(run, folder)
-        return np.load(next(Path(folder, "out").rglob("image/recovered.npy"))), said
+        messages = command(run, folder)
+        return np.load(next(Path(folder, "out").rglob("image/recovered.npy"))), messages
 
 
 def separated(method: str, suffix: str = ".npy", memory: str = "1G") -> Call:
@@ -220,9 +220,9 @@ def separated(method: str, suffix: str = ".npy", memory: str = "1G") -> Call:
                 rows = (",".join("" if value != value else repr(value) for value in row) for row in array.tolist())
                 file.write_text("".join(f"{row}\n" for row in rows))
             options = ["--method", method, "--max-memory", memory, "--device", "cpu"]
-            said = command(["separate", str(file), "--out", f"{folder}/out", *options], folder)
+            messages = command(["separate", str(file), "--out", f"{folder}/out", *options], folder)
             names = [path for path in Path(folder, "out").rglob("*.npy") if path.stem in ("recovered", "low_rank")]
-            return np.load(names[0]), said
+            return np.load(names[0]), messages
 
     return call
 
@@ -230,44 +230,46 @@ def separated(method: str, suffix: str = ".npy", memory: str = "1G") -> Call:
 def in_pieces(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Run `dop separate` on 16 adjacent copies, which are enough for a certificate, read in pieces."""
     tiled = np.tile(array, (4, 4))
-    result, said = separated("projections", memory=f"{max(1, tiled.nbytes // 1024)}K" if tiled.size else "1G")(tiled)
-    return result[: len(array), : array.shape[1]], said
+    result, messages = separated("projections", memory=f"{max(1, tiled.nbytes // 1024)}K" if tiled.size else "1G")(
+        tiled
+    )
+    return result[: len(array), : array.shape[1]], messages
 
 
 def fitted(method: str) -> Call:
     """Return a call of `RobustPCA`."""
 
     def call(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
-        with heard() as said:
+        with recorded_warnings() as messages:
             try:
                 model = RobustPCA(method=method, center=False).fit(array)  # type: ignore[arg-type]
             except ValueError as error:
                 raise Failure(str(error)) from None
-        return model.low_rank_, said
+        return model.low_rank_, messages
 
     return call
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[list[str]]:
+def recorded_warnings() -> Iterator[list[str]]:
     """Collect warnings."""
-    said: list[str] = []
+    messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield said
-    said += [str(warning.message) for warning in caught]
+        yield messages
+    messages += [str(warning.message) for warning in caught]
 
 
 def command(arguments: list[str], folder: str) -> list[str]:
     """Run `dop` in this process, and return its warnings."""
     out, err = io.StringIO(), io.StringIO()
-    with heard() as said, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with recorded_warnings() as messages, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = dop(arguments)
     text = err.getvalue().replace(f"{folder}/", "")
     if status:
         raise Failure(text.strip().splitlines()[-1].partition("error: ")[2])
     lines = (*out.getvalue().replace(f"{folder}/", "").splitlines(), *text.splitlines())
-    return [*said, *(line for line in lines if line.startswith("Warning:"))]
+    return [*messages, *(line for line in lines if line.startswith("Warning:"))]
 
 
 def difference(result: np.ndarray, given: Input, expected: np.ndarray) -> float:
@@ -297,11 +299,11 @@ class Column:
             if given.label == "plain":
                 self._begin(given.array)
                 return "–"
-            result, said = self.call(given.array)
+            result, messages = self.call(given.array)
             expected = self.expected if given.allowed == np.inf else self._expected(given)
         except Failure as failure:
             return f"refused {notes.of(str(failure))}"
-        noted = "".join(f", warning {notes.of(line.removeprefix('Warning: '))}" for line in dict.fromkeys(said))
+        noted = "".join(f", warning {notes.of(line.removeprefix('Warning: '))}" for line in dict.fromkeys(messages))
         if not np.isfinite(result).all():
             self.wrong += 1
             return f"NOT FINITE{noted}"

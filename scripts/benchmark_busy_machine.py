@@ -1,6 +1,6 @@
 """Time `dop recover` on a machine whose cores are kept busy by other processes.
 
-    python scripts/benchmark_busy.py
+    python scripts/benchmark_busy_machine.py
 
 The script recovers a photograph of 256×256 pixels, half of whose values are 0 or 255, while three other processes
 keep the cores busy: with one thread, and with the number of threads that `dop` chooses. Compare the two times with each

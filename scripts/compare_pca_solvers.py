@@ -1,8 +1,8 @@
 """Compare solvers of robust PCA by the time to relative errors of 1e-3 and 1e-6, in processor seconds of one thread.
 
-    python scripts/race_robust_pca.py --sizes 500 --out race        # minutes
-    python scripts/race_robust_pca.py --out race                    # all of it, overnight
-    python scripts/race_robust_pca.py --out race --table            # only the table of finished rows
+    python scripts/compare_pca_solvers.py --sizes 500 --out race        # minutes
+    python scripts/compare_pca_solvers.py --out race                    # all of it, overnight
+    python scripts/compare_pca_solvers.py --out race --table            # only the table of finished rows
 
 Matrices are L = UVᵀ with normal U and V (or UUᵀ with --positive), with a fraction p of outliers in ±5·mean|L|; the
 cases with noise also have dense noise. The solvers take turns on the same matrix, with the same data type. The time for
@@ -348,12 +348,12 @@ def main() -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         for case in cases(options):
             for seed in range(options.seeds):
-                _race(case, seed, options)
+                _compare(case, seed, options)
     print(table(options.out, options.dtype))
     return 0
 
 
-def _race(case: Case, seed: int, options: argparse.Namespace) -> None:
+def _compare(case: Case, seed: int, options: argparse.Namespace) -> None:
     dtype = getattr(torch, options.dtype)
     chosen = {name: row for name, row in solvers(case).items() if not options.solvers or name in options.solvers}
     files = {name: options.out / f"{case.name}--{options.dtype}--{seed}--{_slug(name)}.json" for name in chosen}

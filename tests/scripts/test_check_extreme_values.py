@@ -1,13 +1,13 @@
-"""Some cells of the tables of ``scripts/try_numbers.py``."""
+"""Some cells of the tables of ``scripts/check_extreme_values.py``."""
 
 from types import ModuleType
 
 import numpy as np
 
-SCRIPT = "try_numbers"
+SCRIPT = "check_extreme_values"
 
 
-def test_factors_change_no_image(script: ModuleType) -> None:
+def test_image_is_invariant_to_factors(script: ModuleType) -> None:
     image = script.plain_image().astype(np.float32)
     column, notes = script.Column(script.recovered("instant"), False), script.Notes()
     inputs = [script.Input("plain", image), *(script.scaled(image, factor) for factor in (2.0**-100, 1e30))]
@@ -17,7 +17,7 @@ def test_factors_change_no_image(script: ModuleType) -> None:
     assert column.wrong == 0
 
 
-def test_factors_change_no_matrix(script: ModuleType) -> None:
+def test_matrix_is_invariant_to_factors(script: ModuleType) -> None:
     matrix = script.plain_matrix()
     column, notes = script.Column(script.fitted("projections"), False), script.Notes()
     inputs = [script.Input("plain", matrix), *(script.scaled(matrix, factor) for factor in (2.0**100, 1e-30))]

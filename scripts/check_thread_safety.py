@@ -1,6 +1,6 @@
 """Call ``recover_image`` and ``RobustPCA`` from several threads, and compare the results with sequential calls.
 
-    python scripts/call_in_threads.py --threads 8 --calls 50
+    python scripts/check_thread_safety.py --threads 8 --calls 50
 
 Every thread makes the same calls in a different order: whole images of two sizes, tiles, a preset without a network,
 and tables with and without missing entries. The exit status is 1 if a result differs in any bit, or if a call has

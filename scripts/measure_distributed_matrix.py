@@ -1,13 +1,13 @@
 """Compare one matrix on one process with the same matrix distributed by rows: time, memory, communication, error.
 
-    OMP_NUM_THREADS=1 python scripts/measure_ranks.py --size 4000 --ranks 2
+    OMP_NUM_THREADS=1 python scripts/measure_distributed_matrix.py --size 4000 --ranks 2
 
 Times are those of the solver, from the open file to L, without the start of Python. Process time is that of rank 0.
 Cores share caches and memory bandwidth. For comparison, the script also measures several processes that each do the
 whole work at the same time. Memory is the increase after the process has separated a small matrix: anonymous memory,
 and resident memory, which includes mapped pages of the matrix. The system may reclaim these pages when it needs memory.
 
-    python scripts/measure_ranks.py --paper 100000 100000 20 64
+    python scripts/measure_distributed_matrix.py --paper 100000 100000 20 64
 
 prints the memory of each rank and the communication of one pass by the formulas of docs/scaling.md, without running
 anything.
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure_mapped import ROWS, write
+from measure_mapped_matrix import ROWS, write
 
 from dop_lightning.engine.projections import AlternatingProjections
 from dop_lightning.engine.projections.ranks import Ranks
@@ -135,7 +135,7 @@ def measure(file: Path, outs: Sequence[Path], size: int, watched: bool = False) 
     return {name: max(one.get(name, 0.0) for one in each) for name in each[0]}
 
 
-def paper(n: int, m: int, rank: int, size: int) -> dict[str, float]:
+def modelled_costs(n: int, m: int, rank: int, size: int) -> dict[str, float]:
     """Return the bytes that a rank holds and sends per pass, and the operations per pass, by docs/scaling.md.
 
     Args:
@@ -202,15 +202,15 @@ def main() -> int:
     if options.part:
         take_part(*options.part, options.rank, options.ranks, options.watched)
     elif options.paper:
-        print(on_paper(*options.paper))
+        print(format_costs(*options.paper))
     else:
         compare(options)
     return 0
 
 
-def on_paper(n: int, m: int, rank: int, size: int) -> str:
-    """Format the numbers of :func:`paper` as one line."""
-    of = paper(n, m, rank, size)
+def format_costs(n: int, m: int, rank: int, size: int) -> str:
+    """Format the numbers of :func:`modelled_costs` as one line."""
+    of = modelled_costs(n, m, rank, size)
     sent = of["thin"] + of["small"] + of["sample"]
     parts = f"{1e3 * of['work']:.2f} ms of work and {1e3 * of['talk']:.2f} ms of communication"
     return (

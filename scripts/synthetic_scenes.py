@@ -1,6 +1,6 @@
 """Generate scenes with known masks: drifting light, waving leaves, sensor noise, and moving objects in colour.
 
-    python scripts/made_scenes.py SCENE --frames 300 --size 240 320 --seed 0
+    python scripts/synthetic_scenes.py SCENE --frames 300 --size 240 320 --seed 0
 
 writes `SCENE/frames/` and `SCENE/masks/`, one PNG per frame. The background is a photograph of scikit-image, with a
 swaying texture of grass on its left side. The light is the product of a slow change of the whole frame and the soft
@@ -36,7 +36,7 @@ OBJECTS = 5
 
 
 @dataclass(frozen=True)
-class MadeScene:
+class SyntheticScene:
     """A scene and its truth.
 
     Attributes:
@@ -50,9 +50,9 @@ class MadeScene:
     masks: np.ndarray
 
 
-def made_scene(
+def make_scene(
     count: int = 300, height: int = 240, width: int = 320, seed: int = 0, light: bool = True, leaves: bool = True
-) -> MadeScene:
+) -> SyntheticScene:
     """Generate a scene.
 
     Args:
@@ -68,7 +68,7 @@ def made_scene(
     tree = _Tree(rng, height, width)
     sky = _Light(rng, height, width)
     objects = [_Object(rng, height, width, count, index) for index in range(OBJECTS)]
-    scene = MadeScene(
+    scene = SyntheticScene(
         np.empty((count, height, width, 3), np.uint8),
         np.empty((count, height, width, 3), np.uint8),
         np.zeros((count, height, width), bool),
@@ -169,7 +169,7 @@ def _levels(values: np.ndarray) -> np.ndarray:
     return np.round(values).clip(0, 255).astype(np.uint8)
 
 
-def write_scene(scene: MadeScene, folder: Path) -> None:
+def write_scene(scene: SyntheticScene, folder: Path) -> None:
     """Write the frames and the masks, one PNG per frame."""
     for name, pictures in (("frames", scene.frames), ("masks", scene.masks.astype(np.uint8) * 255)):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -189,7 +189,7 @@ def main() -> None:
     options = parser.parse_args()
     height, width = options.size
     light, leaves = not options.still_light, not options.still_leaves
-    scene = made_scene(options.frames, height, width, options.seed, light, leaves)
+    scene = make_scene(options.frames, height, width, options.seed, light, leaves)
     write_scene(scene, options.folder)
     print(f"{options.folder}: {options.frames} frames, objects cover {scene.masks.mean():.1%}")
 

@@ -20,8 +20,8 @@ from dop_lightning.problems.problem import Problem
 from dop_lightning.problems.randomness import stream
 from tests.suites.scripts import imported_script
 
-with imported_script("made_damage"):
-    from made_damage import DeadRectangles, Dust, Text
+with imported_script("synthetic_damage"):
+    from synthetic_damage import DeadRectangles, Dust, Text
 
 UNSEEN = -7.0
 
@@ -62,7 +62,7 @@ def f1(found: Tensor, support: Tensor) -> float:
 
 @pytest.mark.parametrize(("kind", "search", "noise", "marked", "least"), EACH, ids=NAMES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_made_damage_is_found(
+def test_synthetic_damage_is_found(
     kind: str, search: Search, noise: Noise, marked: Noise, least: float, channels: int
 ) -> None:
     image = photograph()
@@ -75,7 +75,7 @@ def test_made_damage_is_found(
 @pytest.mark.parametrize(
     ("kind", "search", "noise", "marked", "least"), ONE_OF_EACH, ids=["rectangles", "dust", "text"]
 )
-def test_the_scale_does_not_matter_and_what_is_missing_is_not_found(
+def test_scale_does_not_matter_and_missing_entries_are_not_found(
     kind: str, search: Search, noise: Noise, marked: Noise, least: float
 ) -> None:
     y, support = corrupted(noise, marked, photograph())
@@ -110,12 +110,12 @@ def sky() -> Tensor:
 @pytest.mark.parametrize(
     "make", [board, sky, photograph, lambda: photograph("camera"), lambda: photograph("astronaut")]
 )
-def test_what_is_no_damage_is_left_alone(search: Search, make: Callable[[], Tensor]) -> None:
+def test_undamaged_structures_are_not_masked(search: Search, make: Callable[[], Tensor]) -> None:
     assert not search(make()).any()
 
 
 @pytest.mark.parametrize("name", ["astronaut", "camera", "chelsea", "coffee", "rocket"])
-def test_hardly_any_dust_in_photographs_and_nothing_is_suggested(name: str) -> None:
+def test_hardly_any_dust_in_photographs_and_no_suggestion(name: str) -> None:
     image = photograph(name)
     assert float(dust_specks(image).float().mean()) < 0.003
     assert likely_damage(image) is None
@@ -136,7 +136,7 @@ def test_kinds_are_joined() -> None:
     assert torch.equal(structured_damage(y, "rectangles+dust"), dead_rectangles(y) | dust_specks(y))
 
 
-def test_large_images_are_judged_by_their_middle_and_corners() -> None:
+def test_large_images_are_searched_in_middle_and_corners() -> None:
     y = photograph().repeat(1, 4, 4)
     assert likely_damage(y) is None
     y[:, 425:445, 565:590] = 1.0
@@ -144,14 +144,14 @@ def test_large_images_are_judged_by_their_middle_and_corners() -> None:
 
 
 @pytest.mark.parametrize("name", ["chelsea", "coffee"])
-def test_nothing_is_suggested_for_images_of_few_colours(name: str) -> None:
+def test_no_suggestion_for_images_of_few_colours(name: str) -> None:
     assert likely_damage((photograph(name) * 5).round() / 5) is None
     assert likely_damage((photograph(name)[:1] * 15).round() / 15) is None
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.3, 0.5])
 @pytest.mark.parametrize("name", ["camera", "coffee"])
-def test_nothing_is_suggested_under_impulses(name: str, share: float) -> None:
+def test_no_suggestion_with_impulses(name: str, share: float) -> None:
     image = photograph(name)
     generator = torch.Generator().manual_seed(0)
     hit = torch.rand(image.shape, generator=generator) < share

@@ -1,6 +1,6 @@
 """Time `dop recover` on many small pictures.
 
-    OMP_NUM_THREADS=2 python scripts/benchmark_small.py
+    OMP_NUM_THREADS=2 python scripts/benchmark_small_images.py
 
 The script recovers pictures of 12×12 pixels for one iteration, so that nearly all of the time is overhead per picture:
 reading, the initial support, building the network, scores, files and checkpoints. It prints wall-clock time and

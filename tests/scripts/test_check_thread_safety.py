@@ -1,4 +1,4 @@
-"""Calls from several threads, as in ``scripts/call_in_threads.py`` but fewer."""
+"""Calls from several threads, as in ``scripts/check_thread_safety.py`` but fewer."""
 
 from collections.abc import Iterator
 from types import ModuleType
@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 import torch
 
-SCRIPT = "call_in_threads"
+SCRIPT = "check_thread_safety"
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +23,10 @@ def test_four_threads_have_the_bits_of_one(script: ModuleType) -> None:
     assert script.differing(threads=3, calls=2, works=works) == []
 
 
-def test_what_differs_is_named(script: ModuleType) -> None:
+def test_differences_are_named(script: ModuleType) -> None:
     results = iter([b"sequential", b"another"])
     assert script.differing(1, 1, [lambda: next(results)]) == ["work 0 in thread 0"]
 
 
-def test_a_change_of_the_process_is_noticed(script: ModuleType) -> None:
+def test_change_of_global_state_is_detected(script: ModuleType) -> None:
     assert script.differing(1, 1, [lambda: bytes(torch.rand(1) > 2)]) == ["the settings of the process"]

@@ -1,6 +1,6 @@
 """Separate a matrix file that is larger than its memory limit, and measure time, peak anonymous memory and error.
 
-    python scripts/measure_mapped.py --rows 28000 --columns 28000 --folder /tmp/mapped   # 3 GiB
+    python scripts/measure_mapped_matrix.py --rows 28000 --columns 28000 --folder /tmp/mapped   # 3 GiB
 
 The results take twice the space of the matrix, which has rank 5 and 10 % gross outliers. Anonymous memory is memory
 that the system cannot reclaim. Mapped files do not count, because the system drops their pages when it needs memory.

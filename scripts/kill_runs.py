@@ -1,10 +1,10 @@
 """Kill, stop and resize runs on several processes, and compare their results with those of an undisturbed run.
 
-    python scripts/disturb_runs.py kill --times 20
-    python scripts/disturb_runs.py resize
-    python scripts/disturb_runs.py torchrun
-    python scripts/disturb_runs.py grow --times 10
-    python scripts/disturb_runs.py chaos --times 30
+    python scripts/kill_runs.py kill --times 20
+    python scripts/kill_runs.py resize
+    python scripts/kill_runs.py torchrun
+    python scripts/kill_runs.py grow --times 10
+    python scripts/kill_runs.py chaos --times 30
 
 Every row of results.csv except the seconds, and every recovered.npy must be bit for bit equal to those of a run on one
 process.
@@ -122,7 +122,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def left(run: Path) -> tuple[list[dict[str, str]], dict[str, bytes]]:
+def results_of(run: Path) -> tuple[list[dict[str, str]], dict[str, bytes]]:
     """Return the results of a run: rows of its table without seconds, and recovered arrays."""
     with (run / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
@@ -131,7 +131,7 @@ def left(run: Path) -> tuple[list[dict[str, str]], dict[str, bytes]]:
 
 def difference(run: Path, other: Path) -> str:
     """Describe the differences between two runs; empty if they are equal."""
-    (rows, arrays), (rows_of_other, arrays_of_other) = left(run), left(other)
+    (rows, arrays), (rows_of_other, arrays_of_other) = results_of(run), results_of(other)
     unequal = [row["problem"] for row, its in zip(rows, rows_of_other, strict=False) if row != its]
     unequal += [f"{name}/recovered.npy" for name in arrays_of_other if arrays.get(name) != arrays_of_other[name]]
     if len(rows) != len(rows_of_other):
@@ -190,7 +190,7 @@ def resize(case: Case) -> bool:
         while process.poll() is None and not all_have_saved(run):
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        status, stopped = process.wait(), left(run)[0]
+        status, stopped = process.wait(), results_of(run)[0]
         done = [row["status"] for row in stopped].count("interrupted")
         again = case.finish(run, then)
         odd = difference(run, once) if (status, again) == (143, 0) else f"exit status {status}, then {again}"
@@ -274,13 +274,13 @@ class Faults:
 
 
 def chaos(case: Case, times: int, seed: int, ranks: Sequence[int]) -> bool:
-    from forked import Forked  # imports all of dop
+    from fork_server import ForkedCommand  # imports all of dop
 
     draws, faults = random.Random(seed), Faults.install(case.home)
     log = case.home / f"{case.name}-chaos.log"
 
-    def begin(run: Path, devices: int) -> Forked:
-        return Forked(case.arguments(run, devices), {"OMP_NUM_THREADS": "1"}, log)
+    def begin(run: Path, devices: int) -> ForkedCommand:
+        return ForkedCommand(case.arguments(run, devices), {"OMP_NUM_THREADS": "1"}, log)
 
     once, good = case.home / f"{case.name}-once", True
     begin(once, 1).wait()
@@ -300,8 +300,8 @@ def chaos(case: Case, times: int, seed: int, ranks: Sequence[int]) -> bool:
         run, moment = case.home / f"{case.name}-chaos-{k}", draws.uniform(0.05, 1.0) * durations[devices]
         process = begin(run, devices)
         time.sleep(moment)
-        family = _family(process.pid)
-        struck = disturb(kind, family, faults, draws)
+        family = _process_tree(process.pid)
+        struck = inject_fault(kind, family, faults, draws)
         status = process.wait()
         psutil.wait_procs(family)
         found = len(list(run.glob("*/result.json")))
@@ -329,14 +329,14 @@ def chaos(case: Case, times: int, seed: int, ranks: Sequence[int]) -> bool:
     return good
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def _process_tree(pid: int) -> list[psutil.Process]:
     try:
         return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
 
 
-def disturb(kind: str, family: Sequence[psutil.Process], faults: Faults, draws: random.Random) -> str:
+def inject_fault(kind: str, family: Sequence[psutil.Process], faults: Faults, draws: random.Random) -> str:
     """Disturb a run, and describe what was disturbed."""
     seconds = draws.uniform(0.2, 1.5)
     if kind in ("full", "rename"):

@@ -1,7 +1,7 @@
 """Compare the estimated standard deviation of dense noise with the true one.
 
-    OMP_NUM_THREADS=1 python scripts/measure_dense.py
-    OMP_NUM_THREADS=1 python scripts/measure_dense.py --preset default --size 256
+    OMP_NUM_THREADS=1 python scripts/measure_dense_noise.py
+    OMP_NUM_THREADS=1 python scripts/measure_dense_noise.py --preset default --size 256
 
 Full-resolution crops of photographs of scikit-image are corrupted by Gaussian noise, then by salt and pepper.
 Photographs already contain noise, which `skimage.restoration.estimate_sigma` estimates from the clean crop (median of

@@ -1,4 +1,4 @@
-"""Run two implementations of the same iterations in turns, block by block, for the benchmarks in this folder.
+"""Run two implementations of the same iterations interleaved, block by block, for the benchmarks in this folder.
 
 Drifts of the speed of the machine affect both alike.
 """
@@ -25,7 +25,7 @@ def clock(device: str) -> float:
     return time.perf_counter()
 
 
-class Turns(RecoveryCallback):
+class InterleavedLoop(RecoveryCallback):
     """After each block of the framework, run as many iterations of the bare loop, and time both separately."""
 
     def __init__(self, bare: Loop, device: str = "cpu", warm_up: int = 0) -> None:
@@ -52,7 +52,7 @@ class Turns(RecoveryCallback):
             self.since = clock(self.device)
 
 
-def take_turns(
+def time_interleaved(
     make_module: Callable[[], pl.LightningModule],
     data: RecoveryDataModule,
     make_bare: Callable[[ProblemBatch], Loop],
@@ -76,7 +76,7 @@ def take_turns(
     """
     bare = make_bare(data.batches[0].to(device))
     bare(min(200 if warm_up is None else warm_up, iterations))
-    turns = Turns(bare, device, warm_up or 0)
+    loop = InterleavedLoop(bare, device, warm_up or 0)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             max_steps=iterations,
@@ -88,9 +88,9 @@ def take_turns(
             enable_checkpointing=False,
             enable_model_summary=False,
             default_root_dir=folder,
-            callbacks=[turns, *standard_callbacks(), ProcessHeartbeat()],
+            callbacks=[loop, *standard_callbacks(), ProcessHeartbeat()],
         )
         trainer.fit(make_module(), datamodule=data)
-    if turns.iterations == 0:
+    if loop.iterations == 0:
         raise ValueError(f"`iterations` must exceed two blocks and the warm-up, got {iterations}")
-    return turns.seconds["framework"] / turns.iterations, turns.seconds["bare"] / turns.iterations
+    return loop.seconds["framework"] / loop.iterations, loop.seconds["bare"] / loop.iterations
