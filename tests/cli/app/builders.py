@@ -57,7 +57,7 @@ class InProcess(Examiner):
     def start(self) -> None:
         """Nothing to start."""
 
-    def _ask(self, request: dict[str, Any], name: str) -> dict[str, Any]:
+    def _request(self, request: dict[str, Any], name: str) -> dict[str, Any]:
         return dict.fromkeys(request["names"], 1.0) if request["do"] == "times" else answer(request, Rates())
 
 

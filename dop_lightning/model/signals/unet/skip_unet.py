@@ -149,13 +149,13 @@ class SkipUNet(NetworkSignal):
         (z,) = self.input_of(k)
         if self.perturbation == 0:
             return z if self._guides is None else self._guide_(k, z.clone(), z)
-        seed = stream_seed(self.problems[k].seed, "perturbation", iteration)
+        seed = self.problems[k].seed
         perturbed = self._working_buffer(z.dtype, z.device) if out is None else out
         std = self.perturbation * (1.0 if self._factors is None else float(self._factors[k]))
         if self.fast_noise and z.device.type == "cpu" and kernels.library() is not None:
-            kernels.add_normal(z, std, seed, perturbed)
+            kernels.add_normal(z, std, stream_seed(seed, "perturbation", iteration), perturbed)
         else:
-            generator = torch.Generator(device=z.device).manual_seed(seed)
+            generator = stream(seed, "perturbation", iteration, device=z.device)
             perturbed.normal_(0.0, std, generator=generator).add_(z)
         return perturbed if self._guides is None else self._guide_(k, perturbed, z)
 
