@@ -23,9 +23,16 @@ TRITON_TESTS := tests/model/signals/unet/triton_kernels
 # They are few: starting further processes takes longer than they do.
 FEW_WORKERS := $(if $(filter 1,$(WORKERS)),1,2)
 
-# Quiet: print errors only; no progress and no warnings. Modules are compiled when they are first imported, which saves a
-# minute, since most never are.
+# Quiet: print errors only; no progress and no warnings. pip compiles modules one by one; see COMPILE.
 PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
+
+# Compile the modules that every start imports, on all cores. The others are compiled when they are first imported.
+STARTED := torch pytorch_lightning lightning_fabric lightning_utilities torchmetrics jsonargparse numpy omegaconf \
+	tensorboard PIL tifffile imagecodecs yaml
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/(tests?|testing|_inductor|onnx)/' $(addprefix $(VENV)/lib/python*/site-packages/,$(STARTED))
+
+# If this is set, each process compiles the modules that it imports, and pytest rewrites the tests in each of its workers.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -53,6 +60,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) -e ".[dev,astro,matlab,figures,theory,cluster,estimator,video,tune,rivals,docs]"
 # Triton, for its tests only: outside the environment, because PyTorch imports it if present, which slows every start.
 	@if [ "$$(uname -s)" = Linux ]; then $(PIP) --upgrade --no-deps --target $(VENV)/triton triton; fi
+	@$(COMPILE) || true
 	@touch $@
 
 setup: $(STAMP) ## create the environment in .venv

@@ -67,6 +67,7 @@ def test_every_command_is_tested() -> None:
     assert (len(only("dop fit")), len(only("torchrun")), len(only("dop (sweep|table)"))) == (3, 2, 6)
 
 
+@pytest.mark.slow
 def test_grids_on_one_device_and_on_several(dop) -> None:
     images, matrices, several = only("dop fit")
     assert dop(*tiny(matrices)[1:]).status == 0

@@ -95,6 +95,7 @@ def test_the_stop_of_refinement_is_compared() -> None:
     assert re.search(r"^held-out error +\d+\.\d\d \(110…\) +-?\d\.\d\d$", said, re.M), said
 
 
+@pytest.mark.slow
 def test_stopping_rules_are_compared() -> None:
     said = run("compare_stopping.py", "--size", "16", "--width", "2", "--seeds", "1", "--iterations", "110")
     assert (
@@ -307,6 +308,7 @@ def test_the_time_of_a_grid_is_predicted() -> None:
     assert len(re.findall(r"1 devices: predicted \d+\.\d s, took \d+\.\d s", said)) == 2
 
 
+@pytest.mark.slow
 def test_the_estimator_is_compared_with_pca() -> None:
     said = run("compare_digits.py", "--seeds", "1", "--rows", "400")
     gain = re.search(r"RobustPCA \S+ \((\S+);", said)

@@ -18,6 +18,7 @@ FOUR = ["F16.png", "Peppers.png", "Baboon.png", "kodim03.png"]
 IMAGE_FIGURES = ["1b", "3", "4", "5"]
 
 
+@pytest.mark.slow
 def test_learning_curves_over_widths(made) -> None:
     said, rows = made("1b")
     assert len(rows) == 6 * 2
