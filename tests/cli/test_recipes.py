@@ -27,7 +27,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 DIFFERENT = {
     "image": {"alpha": 400, "signal.width": 64},
-    "paper/grid/default": {"evaluate_every": 50, "signal.fast_noise": False},
+    "paper/grid/default": {"evaluate_every": 50, "signal.fast_noise": None},
 }
 """Where a file differs from its recipe on purpose: a size for a laptop; curves with more points, and old results."""
 

@@ -58,7 +58,7 @@ class SkipUNet(NetworkSignal):
         compile: whether to use ``torch.compile`` instead of ``fused``. It takes one more minute at the start, which
             pays off for long runs on a GPU; on a CPU it was slower. Scores are computed with the uncompiled network,
             and agree with the compiled one up to rounding.
-        fast_noise: whether the perturbation is drawn by a compiled kernel
+        fast_noise: whether (not by default) the perturbation is drawn by a compiled kernel
             (:mod:`dop_lightning.model.signals.unet.kernels.noise`) on a CPU. It takes half the time of PyTorch's
             generator, which is used without a C++ compiler, in float64 and on a GPU, and draws different numbers.
 
@@ -80,7 +80,7 @@ class SkipUNet(NetworkSignal):
         bias: bool = True,
         fused: bool = True,
         compile: bool = False,
-        fast_noise: bool = False,
+        fast_noise: bool | None = None,
     ) -> None:
         if len(problems.signal_shape) != 3:
             raise ValueError(f"SkipUNet requires images, C×H×W, got a signal of shape {problems.signal_shape}")
@@ -103,7 +103,7 @@ class SkipUNet(NetworkSignal):
         self.dtype = problems.dtype
         wanted = precision == "bf16" or (precision == "auto" and has_bfloat16_units(problems.device))
         self.bf16 = wanted and self.dtype == torch.float32
-        self.fast_noise = fast_noise and self.dtype == torch.float32
+        self.fast_noise = bool(fast_noise) and self.dtype == torch.float32
         self.fused = fused and not compile and self.dtype == torch.float32
         self.image_size = problems.signal_shape[1:]
         self.working_size = working_size(self.image_size, scales)
