@@ -23,6 +23,18 @@ using Floats = float __attribute__((vector_size(4 * LANES)));
 using Words = uint32_t __attribute__((vector_size(4 * LANES)));
 using Halves = uint16_t __attribute__((vector_size(2 * LANES)));
 
+// Lanes of a register. Wider vectors spill to memory, and some of their operations, such as comparisons, are compiled
+// lane by lane.
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16;
+#elif defined(__AVX__)
+constexpr int WIDTH = 8;
+#else
+constexpr int WIDTH = 4;
+#endif
+
+using Lanes = float __attribute__((vector_size(4 * WIDTH)));
+
 struct bf16 {
     uint16_t bits;
 };

@@ -8,17 +8,6 @@ constexpr int MOST = 32;
 
 namespace {
 
-// Lanes of a register: wider vectors would spill to memory.
-#if defined(__AVX512F__)
-constexpr int WIDTH = 16;
-#elif defined(__AVX__)
-constexpr int WIDTH = 8;
-#else
-constexpr int WIDTH = 4;
-#endif
-
-using Lanes = float __attribute__((vector_size(4 * WIDTH)));
-
 static inline Lanes same(float value) { return Lanes{} + value; }
 
 // Offset of row i of a lower triangle whose rows are padded to multiples of 4.

@@ -6,16 +6,6 @@
 
 namespace {
 
-// Lanes of a register: operations on wider vectors, such as comparisons, are compiled lane by lane.
-#if defined(__AVX512F__)
-constexpr int WIDTH = 16;
-#elif defined(__AVX__)
-constexpr int WIDTH = 8;
-#else
-constexpr int WIDTH = 4;
-#endif
-
-using Lanes = float __attribute__((vector_size(4 * WIDTH)));
 using Bits = uint32_t __attribute__((vector_size(4 * WIDTH)));
 using Signed = int32_t __attribute__((vector_size(4 * WIDTH)));
 
