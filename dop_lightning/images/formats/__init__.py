@@ -6,6 +6,7 @@ common representation of all formats.
 
 from dop_lightning.images.formats.image_files import (
     check_writable,
+    encode_pixels,
     image_shape,
     read_image,
     write_image,
@@ -22,6 +23,7 @@ __all__ = [
     "ImageFormat",
     "LoadedImage",
     "check_writable",
+    "encode_pixels",
     "find_images",
     "image_shape",
     "read_image",

@@ -18,6 +18,10 @@ from dop_lightning.images.formats.png_chunks import PALETTE, Chunk, Header, chun
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 """Passes of an interlaced image: first row and column, and steps."""
 
+COMPRESS_LEVEL = 3
+"""Level of compression of 8-bit pixels: files of photographs are 7 % larger than at zlib's default, in a third of the
+time."""
+
 
 def decode_16(path: Path, header: Header) -> np.ndarray:
     """Decode 16-bit samples ``(H, W, S)``. Each pass of an interlaced image is decoded as a separate image."""
@@ -84,6 +88,6 @@ def encode(pixels: np.ndarray, bits: int, colour: int) -> Iterator[Chunk]:
         content = io.BytesIO(png_encode(squeezed))
     else:
         content = io.BytesIO()
-        Image.fromarray(squeezed).save(content, format="PNG")
+        Image.fromarray(squeezed).save(content, format="PNG", compress_level=COMPRESS_LEVEL)
     for kind, length in chunk_heads(content):
         yield kind, content.read(length)

@@ -4,6 +4,7 @@ import functools
 import platform
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from dop_lightning.foundation.atomic import make_folder, recorded_checksums, wri
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.checksums import MISSING
 from dop_lightning.foundation.machine import return_freed_memory
-from dop_lightning.images.formats import write_image, write_pixels
+from dop_lightning.images.formats import encode_pixels, write_image, write_pixels
 from dop_lightning.images.pictures import recovery_pictures
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.images.verdict import verdict
@@ -43,6 +44,9 @@ MAX_NAMED = 3
 
 MAX_QUICK_VALUES = 2**22
 """Maximum number of values of an image whose tiles are assembled after a signal, and not by the next start."""
+
+LARGE_PICTURE = 2**20
+"""Number of values from which on pictures are encoded on several threads."""
 
 
 class RecoveredFiles(RecoveryCallback):
@@ -127,13 +131,12 @@ class RecoveredFiles(RecoveryCallback):
         _write_probability(folder, outcome)
         if outcome.problem.is_tile:
             return
-        pictures = recovery_pictures(outcome) if with_pictures else {}
         if format is not None and written is not None:
             write_image(written, outcome.signal, format)
-            if written.name == "recovered.png":
-                pictures.pop("recovered", None)
-        for name, picture in pictures.items():
-            write_pixels(folder / f"{name}.png", picture)
+        pictures = recovery_pictures(outcome) if with_pictures else {}
+        if written is not None and written.name == "recovered.png":
+            pictures.pop("recovered", None)
+        _write_pictures(folder, pictures)
 
     def on_predict_batch_end(
         self,
@@ -225,6 +228,18 @@ def _write_probability(folder: Path, outcome: Outcome) -> None:
         return
     for name in (PROBABILITY, Path(PROBABILITY).with_suffix(".png")):
         (folder / name).unlink(missing_ok=True)
+
+
+def _write_pictures(folder: Path, pictures: dict[str, np.ndarray]) -> None:
+    """Write pictures as PNG; large ones are encoded at the same time, on as many threads as torch uses."""
+    threads = min(len(pictures), torch.get_num_threads())
+    if threads < 2 or max(picture.size for picture in pictures.values()) < LARGE_PICTURE:
+        for name, picture in pictures.items():
+            write_pixels(folder / f"{name}.png", picture)
+        return
+    with ThreadPoolExecutor(threads, "picture") as pool:
+        for name, content in zip(pictures, pool.map(encode_pixels, pictures.values()), strict=True):
+            write_atomically(folder / f"{name}.png", lambda file, content=content: file.write(content))
 
 
 def _write_array(path: Path, array: torch.Tensor) -> None:

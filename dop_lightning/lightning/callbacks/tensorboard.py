@@ -7,7 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytorch_lightning as pl
+from PIL import Image
 
 from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.outcome import Outcome
@@ -16,7 +18,7 @@ from dop_lightning.foundation.atomic import make_folder, naming
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.folder_lock import held_above
 from dop_lightning.foundation.spread import spread
-from dop_lightning.images.pictures import observed, problem_pictures
+from dop_lightning.images.pictures import Picture, observed, problem_pictures
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.loggers.hparams import hyperparameters, session_end, session_start
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
@@ -29,12 +31,19 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
 
+MAX_SIDE, MAX_TILE_SIDE = 1024, 256
+"""Maximum number of rows and columns of pictures of whole problems and of tiles. TensorBoard computes checksums in
+Python, at 3 MB per second, and pictures in full size are in the folder of the run."""
+
 FLUSH_SECONDS = 30
 """Maximum delay in seconds until curves are on the disk; TensorBoard reloads at the same interval."""
 
 
 class ProblemTensorBoard(RecoveryCallback):
     """Write scores at every evaluation, and pictures at some of them, for ``tensorboard --logdir RUN``.
+
+    Pictures with more than 1024 rows or columns, and tiles with more than 256, are reduced by averaging with an integer
+    factor.
 
     If there are many problems, an evenly spaced sample is followed; ``metrics.csv`` contains all problems. The sample
     depends only on the list of problems: it is the same for any number of processes and for a resumed run.
@@ -112,9 +121,10 @@ class ProblemTensorBoard(RecoveryCallback):
 
     def _write_pictures(self, problem: Problem, tensors: Mapping[str, "Tensor"], iteration: int) -> None:
         for label, picture in problem_pictures(problem, tensors).items():
-            layout = "HW" if picture.ndim == 2 else "HWC"
+            shown = _reduced(picture, MAX_TILE_SIDE if problem.is_tile else MAX_SIDE)
+            layout = "HW" if shown.ndim == 2 else "HWC"
             # the names sort after those of the curves
-            self._writers[problem.name].add_image(f"view_{label}", picture, iteration, dataformats=layout)
+            self._writers[problem.name].add_image(f"view_{label}", shown, iteration, dataformats=layout)
 
     def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, batch: EvaluatedBatch) -> None:
         """Write scores, and pictures if they are due."""
@@ -177,3 +187,9 @@ class ProblemTensorBoard(RecoveryCallback):
             # if the disk is full, only the error that ended the run is reported
             with suppress(OSError):
                 self._writers.popitem()[1].close()
+
+
+def _reduced(picture: Picture, limit: int) -> Picture:
+    """Average over squares so that no side exceeds ``limit``."""
+    factor = math.ceil(max(picture.shape[:2]) / limit)
+    return picture if factor <= 1 else np.array(Image.fromarray(picture).reduce(factor))

@@ -232,6 +232,16 @@ def test_result_of_a_longer_run_replaces_the_earlier(fit, matrix_method, matrice
     assert run.iterations == [200] * 3
 
 
+def test_pictures_are_the_same_on_several_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RecoveredFiles.write_recovery(tmp_path / "one", outcome(tmp_path))
+    monkeypatch.setattr("dop_lightning.lightning.callbacks.files.LARGE_PICTURE", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr("dop_lightning.lightning.callbacks.files.write_pixels", None)  # not used
+    RecoveredFiles.write_recovery(tmp_path / "two", outcome(tmp_path))
+    for file in (tmp_path / "one").glob("*.png"):
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
 def flip(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1

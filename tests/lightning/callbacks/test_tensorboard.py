@@ -194,3 +194,21 @@ def test_arguments_out_of_range_are_refused() -> None:
         ProblemTensorBoard(most_pictures=-1)
     with pytest.raises(ValueError, match="most_runs must be a whole number of at least 0, got -1"):
         ProblemTensorBoard(most_runs=-1)
+
+
+@pytest.mark.parametrize("tile", [None, 16])
+def test_large_pictures_are_reduced(
+    tile: int | None, fit, image_method, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dop_lightning.lightning.callbacks.tensorboard.MAX_SIDE", 12)
+    monkeypatch.setattr("dop_lightning.lightning.callbacks.tensorboard.MAX_TILE_SIDE", 6)
+    fit(tmp_path, image_method(), images(resize=16 if tile is None else 32, tile=tile), 2)
+    files = sorted(tmp_path.rglob("events.out.*"))
+    assert files
+    for file in files:
+        read = events(file.parent)
+        for tag in read.Tags()["images"]:
+            for event in read.Images(tag):
+                limit = 12 if tile is None else 6
+                assert max(event.width, event.height) <= limit
+                assert max(event.width, event.height) > limit // 2
