@@ -48,7 +48,7 @@ class Interpolation(ImageFilter):
     True
     """
 
-    max_concurrent_pixels: ClassVar[int] = 512 * 512
+    max_concurrent_pixels: ClassVar[int] = 1088 * 1088
     uses_undamaged: ClassVar[bool] = True
 
     def __init__(self, per: Per = "auto", damage: str = "auto", sign: Sign = "auto") -> None:

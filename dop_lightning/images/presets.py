@@ -12,6 +12,7 @@ from dop_lightning.engine.steps import Dense, Refinement
 from dop_lightning.engine.steps.clean_entries import Sign, check_damage
 from dop_lightning.engine.steps.clean_entries.joint import Per
 from dop_lightning.foundation.checks import at_least, one_of
+from dop_lightning.images.tiles import smallest_tile
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import SkipUNet
@@ -29,6 +30,10 @@ IMAGE_START = 1e-5
 
 BLOCK = 10
 """Default number of gradient iterations per training step; it does not affect results."""
+
+MAX_FILTER_TILE = 1088
+"""Maximum side of the tiles without a network, pixels. Larger tiles are faster, because parts of the work do not grow
+with them, but need more memory."""
 
 EVALUATE_EVERY = 100
 """Iterations between two evaluations of a run."""
@@ -50,6 +55,8 @@ class Preset:
         text: purpose of the preset.
         tile: side of the tiles for images whose larger side exceeds it by more than a quarter; ``None`` recovers images
             whole. A network of 32 channels represents a photograph of 192×192 pixels well, but not one of 512×512.
+            Without a network, tiles have up to :data:`MAX_FILTER_TILE` pixels, and are as small as covers the image
+            with the same number of them.
     """
 
     width: int
@@ -84,7 +91,9 @@ class Preset:
 
     def tile_for(self, side: int) -> int | None:
         """Return the side of the tiles for an image with this larger side, ``None`` to recover it whole."""
-        return self.tile if self.tile is not None and side > LARGE * self.tile else None
+        if self.tile is None or side <= LARGE * self.tile:
+            return None
+        return self.tile if self.has_network else smallest_tile(side, MAX_FILTER_TILE)
 
     def recipe(
         self,

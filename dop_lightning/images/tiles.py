@@ -24,6 +24,28 @@ TILES = "tiles"
 """Name of the folder of the results of tiles, within the folder of their image."""
 
 
+MAX_DEFAULT_OVERLAP = 64
+"""Maximum default overlap in pixels; no method looks further than this at full weight."""
+
+
+def default_overlap(tile: int) -> int:
+    """Return an eighth of the side of a tile, at most :data:`MAX_DEFAULT_OVERLAP`."""
+    return min(tile // 8, MAX_DEFAULT_OVERLAP)
+
+
+def smallest_tile(length: int, tile: int) -> int:
+    """Return the side of the smallest tiles, with the default overlap, that cover a length as tiles of ``tile`` do.
+
+    The number of tiles is the same, but at least 2.
+
+    >>> smallest_tile(4000, 1088), smallest_tile(700, 1088)
+    (1048, 382)
+    """
+    overlap = default_overlap(tile)
+    count = max(2, math.ceil((length - overlap) / (tile - overlap)))
+    return math.ceil((length + (count - 1) * overlap) / count)
+
+
 def starts(length: int, tile: int, overlap: int) -> list[int]:
     """Return the first pixels of tiles along one side: evenly spaced from 0, with the last tile ending at ``length``.
 
@@ -107,14 +129,14 @@ def cover(size: Size, tile: int, overlap: int | None = None) -> Grid:
     Args:
         size: (H, W).
         tile: side of a tile in pixels, at least 8; limited to the sides of the image.
-        overlap: minimum number of pixels shared by neighbours, from 0 to half of ``tile``; by default an eighth of
-            ``tile``.
+        overlap: minimum number of pixels shared by neighbours, from 0 to half of ``tile``; by default
+            :func:`default_overlap`.
 
     Raises:
         ValueError: an argument is out of range.
     """
     at_least("tile", tile, 8)
-    overlap = tile // 8 if overlap is None else at_least("overlap", overlap, 0)
+    overlap = default_overlap(tile) if overlap is None else at_least("overlap", overlap, 0)
     if overlap > tile // 2:
         raise ValueError(f"overlap must be at most half of tile, {tile // 2}, got {overlap}")
     tops, lefts = (tuple(starts(length, tile, overlap)) for length in size)

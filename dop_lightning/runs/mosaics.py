@@ -38,14 +38,17 @@ def assemble(run: Path, mosaic: Mosaic, metrics: CustomMetrics | None = None) ->
 
 
 class _Outcomes(Mapping[Place, Outcome]):
-    """The outcomes of the tiles of an image, read on access."""
+    """The outcomes of the tiles of an image, read on access, and checked at the first access."""
 
     def __init__(self, run: Path, mosaic: Mosaic) -> None:
         self._run = run
         self._tiles = mosaic.tiles
+        self._checked: set[Place] = set()
 
     def __getitem__(self, place: Place) -> Outcome:
-        return _read_outcome(self._run, self._tiles[place])
+        outcome = _read_outcome(self._run, self._tiles[place], check=place not in self._checked)
+        self._checked.add(place)
+        return outcome
 
     def __iter__(self) -> Iterator[Place]:
         return iter(self._tiles)
@@ -76,13 +79,19 @@ def is_assembled(run: Path, mosaic: Mosaic) -> bool:
         return False
 
 
-def _read_outcome(run: Path, tile: Problem) -> Outcome:
-    """Return the outcome of a tile, read from its files, which a crash of the machine may have damaged."""
+def _read_outcome(run: Path, tile: Problem, check: bool) -> Outcome:
+    """Return the outcome of a tile, read from its files, which a crash of the machine may have damaged.
+
+    Args:
+        run: folder of the run.
+        tile: the tile.
+        check: whether to compare the files with their checksums.
+    """
     folder = run / tile.folder
     probability = folder / PROBABILITY
     try:
         result = RunFolder(run).result(tile.folder)
-        for path in (folder / SIGNAL, folder / CORRUPTION, probability):
+        for path in (folder / SIGNAL, folder / CORRUPTION, probability) if check else ():
             require_intact(path, result)
         return Outcome(
             problem=tile,

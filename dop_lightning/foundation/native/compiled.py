@@ -22,7 +22,15 @@ from dop_lightning.foundation.processor import this_processor
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("activate.cpp", "corruption.cpp", "join.cpp", "join_backward.cpp", "krige.cpp", "noise.cpp")
+SOURCES = (
+    "activate.cpp",
+    "corruption.cpp",
+    "filters.cpp",
+    "join.cpp",
+    "join_backward.cpp",
+    "krige.cpp",
+    "noise.cpp",
+)
 HEADERS = ("common.h", "norm.h", "branches.h")
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-Wno-psabi")
 """Compiler flags. ``-fopenmp`` is not passed to the linker, so that the kernels use the OpenMP library that torch has
@@ -190,12 +198,15 @@ class _Command:
 
 SYMBOLS = (
     "activate",
+    "add_normal",
     "add_products",
+    "convolve_line",
     "join",
     "join_backward",
     "krige",
     "step_corruption_float",
     "step_corruption_double",
+    "window_medians",
 )
 """Functions that a library must contain."""
 

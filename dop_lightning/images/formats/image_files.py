@@ -7,6 +7,7 @@ Shapes: C channels, H × W pixels.
 
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from dop_lightning.foundation.atomic import write_atomically
 from dop_lightning.foundation.checks import one_of
+from dop_lightning.foundation.thread_count import set_threads_here
 from dop_lightning.images.formats.image_format import ImageFormat, LoadedImage, flags_to_tensor
 from dop_lightning.images.formats.kinds import raster_shape, read_raster, write_raster
 from dop_lightning.images.formats.measured import is_measured
@@ -199,9 +201,18 @@ def repainted(tensor: Tensor, format: ImageFormat) -> Raster:
     samples = np.empty_like(format.raster.samples)
     height, width = format.size
     strip = max(1, PIXELS_AT_ONCE // width)
-    for top in range(0, height, strip):
+
+    def repaint_strip(top: int) -> None:
         rows = slice(top, top + strip)
         samples[rows] = _repaint_rows(tensor[:, rows], _window(format.raster, rows), format.value_range).samples
+
+    tops, threads = range(0, height, strip), torch.get_num_threads()
+    if len(tops) == 1 or threads == 1:
+        for top in tops:
+            repaint_strip(top)
+    else:
+        with ThreadPoolExecutor(threads, "strip", set_threads_here, (1,)) as pool:
+            list(pool.map(repaint_strip, tops))  # raises the errors of the threads
     return replace(format.raster, samples=samples)
 
 

@@ -3,11 +3,13 @@
 import functools
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytorch_lightning as pl
@@ -19,7 +21,7 @@ from dop_lightning.foundation.atomic import make_folder, recorded_checksums, wri
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.checksums import MISSING
 from dop_lightning.foundation.machine import return_freed_memory
-from dop_lightning.images.formats import encode_pixels, write_image, write_pixels
+from dop_lightning.images.formats import encode_pixels, write_image
 from dop_lightning.images.pictures import recovery_pictures
 from dop_lightning.images.tiles import Mosaic
 from dop_lightning.images.verdict import verdict
@@ -46,7 +48,7 @@ MAX_QUICK_VALUES = 2**22
 """Maximum number of values of an image whose tiles are assembled after a signal, and not by the next start."""
 
 LARGE_PICTURE = 2**20
-"""Number of values from which on pictures are encoded on several threads."""
+"""Number of values from which on pictures are encoded in other threads."""
 
 
 class RecoveredFiles(RecoveryCallback):
@@ -131,12 +133,14 @@ class RecoveredFiles(RecoveryCallback):
         _write_probability(folder, outcome)
         if outcome.problem.is_tile:
             return
-        if format is not None and written is not None:
-            write_image(written, outcome.signal, format)
         pictures = recovery_pictures(outcome) if with_pictures else {}
         if written is not None and written.name == "recovered.png":
             pictures.pop("recovered", None)
-        _write_pictures(folder, pictures)
+        with _encoded(pictures) as encoded:
+            if format is not None and written is not None:
+                write_image(written, outcome.signal, format)
+            for name, content in encoded:
+                write_atomically(folder / f"{name}.png", partial(_write_content, content))
 
     def on_predict_batch_end(
         self,
@@ -230,16 +234,19 @@ def _write_probability(folder: Path, outcome: Outcome) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _write_pictures(folder: Path, pictures: dict[str, np.ndarray]) -> None:
-    """Write pictures as PNG; large ones are encoded at the same time, on as many threads as torch uses."""
+@contextmanager
+def _encoded(pictures: dict[str, np.ndarray]) -> Iterator[Iterator[tuple[str, bytes]]]:
+    """Yield the names and PNG files of pictures; large ones are encoded in other threads, if torch uses several."""
     threads = min(len(pictures), torch.get_num_threads())
     if threads < 2 or max(picture.size for picture in pictures.values()) < LARGE_PICTURE:
-        for name, picture in pictures.items():
-            write_pixels(folder / f"{name}.png", picture)
+        yield ((name, encode_pixels(picture)) for name, picture in pictures.items())
         return
     with ThreadPoolExecutor(threads, "picture") as pool:
-        for name, content in zip(pictures, pool.map(encode_pixels, pictures.values()), strict=True):
-            write_atomically(folder / f"{name}.png", lambda file, content=content: file.write(content))
+        yield zip(pictures, pool.map(encode_pixels, pictures.values()), strict=True)
+
+
+def _write_content(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 def _write_array(path: Path, array: torch.Tensor) -> None:

@@ -7,9 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytorch_lightning as pl
-from PIL import Image
 
 from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.outcome import Outcome
@@ -18,7 +16,7 @@ from dop_lightning.foundation.atomic import make_folder, naming
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.folder_lock import held_above
 from dop_lightning.foundation.spread import spread
-from dop_lightning.images.pictures import Picture, observed, problem_pictures
+from dop_lightning.images.pictures import observed, problem_pictures
 from dop_lightning.lightning.data.base import data_of
 from dop_lightning.lightning.loggers.hparams import hyperparameters, session_end, session_start
 from dop_lightning.lightning.module import DoubleOverparameterization, recovery_module
@@ -42,8 +40,7 @@ FLUSH_SECONDS = 30
 class ProblemTensorBoard(RecoveryCallback):
     """Write scores at every evaluation, and pictures at some of them, for ``tensorboard --logdir RUN``.
 
-    Pictures with more than 1024 rows or columns, and tiles with more than 256, are reduced by averaging with an integer
-    factor.
+    Of images with more than 1024 rows or columns, and of tiles with more than 256, only every k-th one is shown.
 
     If there are many problems, an evenly spaced sample is followed; ``metrics.csv`` contains all problems. The sample
     depends only on the list of problems: it is the same for any number of processes and for a resumed run.
@@ -120,11 +117,12 @@ class ProblemTensorBoard(RecoveryCallback):
         return self._writers[name].file_writer
 
     def _write_pictures(self, problem: Problem, tensors: Mapping[str, "Tensor"], iteration: int) -> None:
+        if len(problem.signal_shape) == 3:
+            tensors = {label: _thinned(values, problem.is_tile) for label, values in tensors.items()}
         for label, picture in problem_pictures(problem, tensors).items():
-            shown = _reduced(picture, MAX_TILE_SIDE if problem.is_tile else MAX_SIDE)
-            layout = "HW" if shown.ndim == 2 else "HWC"
+            layout = "HW" if picture.ndim == 2 else "HWC"
             # the names sort after those of the curves
-            self._writers[problem.name].add_image(f"view_{label}", shown, iteration, dataformats=layout)
+            self._writers[problem.name].add_image(f"view_{label}", picture, iteration, dataformats=layout)
 
     def on_evaluation(self, trainer: pl.Trainer, module: DoubleOverparameterization, batch: EvaluatedBatch) -> None:
         """Write scores, and pictures if they are due."""
@@ -189,7 +187,7 @@ class ProblemTensorBoard(RecoveryCallback):
                 self._writers.popitem()[1].close()
 
 
-def _reduced(picture: Picture, limit: int) -> Picture:
-    """Average over squares so that no side exceeds ``limit``."""
-    factor = math.ceil(max(picture.shape[:2]) / limit)
-    return picture if factor <= 1 else np.array(Image.fromarray(picture).reduce(factor))
+def _thinned(values: "Tensor", is_tile: bool) -> "Tensor":
+    """Return every k-th row and column of an image, so that no side exceeds the limit."""
+    step = math.ceil(max(values.shape[-2:]) / (MAX_TILE_SIDE if is_tile else MAX_SIDE))
+    return values if step <= 1 else values[..., ::step, ::step]

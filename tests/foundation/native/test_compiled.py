@@ -229,7 +229,8 @@ def slow_compiler(tmp_path, monkeypatch):
         assert left == []
 
 
-def test_the_first_failure_stops_all_compilers(slow_compiler):
+def test_the_first_failure_stops_all_compilers(slow_compiler, monkeypatch):
+    monkeypatch.setattr(compiled, "SOURCES", ("activate.cpp", "krige.cpp"))
     with pytest.raises(RuntimeError, match=r"^fake-c\+\+ failed: krige.cpp:1: error: wrong$"):
         build(slow_compiler)
 

@@ -220,7 +220,7 @@ def test_result_is_written_last(fit, matrix_method, matrices, tmp_path: Path, mo
     def fail(*args: Any, **kwargs: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("dop_lightning.lightning.callbacks.files.write_pixels", fail)
+    monkeypatch.setattr("dop_lightning.lightning.callbacks.files.encode_pixels", fail)
     with pytest.raises(OSError, match="no space left"):
         fit(tmp_path, matrix_method(), matrices(), 100)
     assert list(tmp_path.rglob("result.json")) == []
@@ -236,7 +236,6 @@ def test_pictures_are_the_same_on_several_threads(tmp_path: Path, monkeypatch: p
     RecoveredFiles.write_recovery(tmp_path / "one", outcome(tmp_path))
     monkeypatch.setattr("dop_lightning.lightning.callbacks.files.LARGE_PICTURE", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr("dop_lightning.lightning.callbacks.files.write_pixels", None)  # not used
     RecoveredFiles.write_recovery(tmp_path / "two", outcome(tmp_path))
     for file in (tmp_path / "one").glob("*.png"):
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()

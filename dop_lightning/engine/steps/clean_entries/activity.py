@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import pad
 
 from dop_lightning.engine.steps.clean_entries.sorting import ascending
 
@@ -33,10 +33,24 @@ def activity(estimate: Tensor) -> Tensor:
     """
     if estimate.dim() != 3:
         return torch.zeros_like(estimate)
-    around = pad(estimate[None], [SIDE // 2] * 4, mode="replicate")
-    mean = avg_pool2d(around, SIDE, stride=1)
-    variance = avg_pool2d(around.square(), SIDE, stride=1) - mean.square()
-    return variance.clamp_min(0).sqrt().mean(dim=1).expand_as(estimate).contiguous()
+    around = pad(estimate[None], [SIDE // 2] * 4, mode="replicate")[0]
+    variance = _box_mean(around.square()) - _box_mean(around).square()
+    return variance.clamp_min_(0).sqrt_().mean(dim=0).expand_as(estimate)
+
+
+def _box_mean(around: Tensor) -> Tensor:
+    """Return the means of all windows inside ``(C, H, W)``; on a CPU, many times faster than ``avg_pool2d``."""
+    for axis in (1, 2):
+        length = around.shape[axis] - SIDE + 1
+        around = sum((around.narrow(axis, step, length) for step in range(1, SIDE)), around.narrow(axis, 0, length))
+    return around / SIDE**2
+
+
+def activity_classes(values: Tensor, ranks: Sequence[float]) -> Tensor:
+    """Do :func:`classes` for an activity, which is the same in all channels of an image."""
+    if values.dim() != 3:
+        return classes(values, ranks)
+    return classes(values[:1], ranks).expand_as(values)
 
 
 def classes(values: Tensor, ranks: Sequence[float]) -> Tensor:
@@ -52,4 +66,7 @@ def classes(values: Tensor, ranks: Sequence[float]) -> Tensor:
     flat = values.flatten()
     ordered = ascending(flat[:: max(1, flat.numel() // MAX_SAMPLES)])  # quantile() supports at most 2^24 entries
     edges = ordered[[int(rank * ordered.numel()) for rank in ranks]]
-    return torch.bucketize(values, edges, right=True)
+    found = torch.zeros_like(values, dtype=torch.uint8)
+    for edge in edges:  # for few classes, faster than bucketize()
+        found += values >= edge
+    return found.long()

@@ -1,14 +1,17 @@
-"""Separable Gaussian blur.
+"""Separable Gaussian blur, on a CPU by ``foundation/native/filters.cpp`` if a compiler is available.
 
 Shapes: C×H×W, an image.
 """
 
 import math
+from ctypes import c_int, c_int64, c_void_p
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
+
+from dop_lightning.foundation.native import library
 
 Border = Literal["reflect", "replicate"]
 """Padding mode: mirror the image, or repeat its border pixels."""
@@ -41,9 +44,21 @@ def _convolve(around: Tensor, line: Tensor, axis: int) -> Tensor:
     """Convolve ``(C, 1, H, W)`` along one axis."""
     if around.device.type != "cpu":
         return conv2d(around, line.view((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)))
-    length = around.shape[axis] - len(line) + 1  # conv2d is about nine times slower on one thread
+    length = around.shape[axis] - len(line) + 1
     result = torch.zeros_like(around.narrow(axis, 0, length), memory_format=torch.contiguous_format)
-    for number, weight in enumerate(line.tolist()):
+    if around.dtype == line.dtype == torch.float32 and (kernels := library()) is not None:
+        around, line = around.contiguous(), line.contiguous()
+        kernels.convolve_line(
+            c_void_p(around.data_ptr()),
+            c_void_p(result.data_ptr()),
+            c_void_p(line.data_ptr()),
+            c_int(len(line)),
+            *(c_int64(size) for size in (result.shape[0], *result.shape[2:])),
+            c_int(axis == 2),
+            c_int(torch.get_num_threads()),
+        )
+        return result
+    for number, weight in enumerate(line.tolist()):  # conv2d is about nine times slower on one thread
         result.add_(around.narrow(axis, number, length), alpha=weight)
     return result
 

@@ -10,7 +10,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.steps.clean_entries.activity import activity, classes
+from dop_lightning.engine.steps.clean_entries.activity import activity, activity_classes
 from dop_lightning.engine.steps.clean_entries.calibration import corruption_probability
 from dop_lightning.engine.steps.clean_entries.companions import Companions
 from dop_lightning.engine.steps.clean_entries.decorrelation import Decorrelation
@@ -141,7 +141,7 @@ def clean_and_diversity(
     clean, diverse = _fit_clean(
         torch.where(seen, order.line(y), order.line(estimate)),  # unobserved entries are not outliers
         order.line(estimate),
-        classes(order.line(lively), RANKS),
+        order.line(activity_classes(lively, RANKS)),
         order.line(far),
         order.line(outlying),
         order.line(place) / order.groups,  # the channels of a pixel are not independent
@@ -231,14 +231,14 @@ def _fit_clean(
     clean, diverse = 1 - outlying, 0.0
     for _ in range(ROUNDS):
         values = fit_values(bins, outlying, far, counted, uniform)
-        alone = (1 / (BINS * bins.width * values.outliers)).clamp_max(1)  # the uniform density is 1/range
+        alone = values.of((1 / (BINS * bins.width * values.outliers)).clamp_max(1))  # the uniform density is 1/range
         diverse = 0.0 if company is None else (1 - doubt) * _value_diversity(alone, outlying)
         entries = Entries(
             residual=residual,
             classes=kinds,
-            outlying=values.outliers.log() + place,
-            missed=torch.where(far, values.missed.log(), MIN_LOG_DENSITY),
-            pardon=torch.lerp(values.certain, values.pardon, doubt) + volume,
+            outlying=values.of(values.outliers.log()) + place,
+            missed=torch.where(far, values.of(values.missed.log()), MIN_LOG_DENSITY),
+            pardon=values.of(torch.lerp(values.certain, values.pardon, doubt)) + volume,
             groups=groups,
             seen=seen,
         )

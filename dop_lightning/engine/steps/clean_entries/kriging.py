@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
+from dop_lightning.engine.steps.clean_entries.indices import indices
 from dop_lightning.engine.steps.clean_entries.sorting import few_order
 from dop_lightning.foundation.native import library
 
@@ -98,7 +99,7 @@ def krige(residual: Tensor, clean: Tensor, at: Tensor | None = None, kinds: Tens
     found = residual.new_zeros(residual.shape)
     if not bool(moments.any()):
         return found
-    entries = torch.arange(found.numel(), device=found.device) if at is None else at.flatten().nonzero()[:, 0]
+    entries = torch.arange(found.numel(), device=found.device) if at is None else indices(at)
     for first in range(0, channels, MAX_JOINT_CHANNELS):
         part = entries
         if channels > MAX_JOINT_CHANNELS:
@@ -123,7 +124,7 @@ def kriged(y: Tensor, estimate: Tensor, clean: Tensor, at: Tensor | None = None,
     known = clean > 0
     if not bool(known.any()):
         return estimate
-    low, high = y[known].aminmax()
+    low, high = torch.where(known, y, torch.inf).min(), torch.where(known, y, -torch.inf).max()
     predicted = estimate + krige(y - estimate, clean, at, kinds)
     return predicted.clamp(torch.minimum(estimate, low), torch.maximum(estimate, high))
 

@@ -1,19 +1,26 @@
 """Medians of the observed entries of windows.
 
 The entries of all windows are sorted at once by a sorting network, Batcher's odd-even merge sort [Batcher, 1968], whose
-comparisons are minima and maxima of whole arrays.
+comparisons are minima and maxima of whole arrays, or, if a compiler is available, of registers
+(``foundation/native/filters.cpp``).
 
 Shapes: C×H×W, an image.
 """
 
+from ctypes import CDLL, c_int, c_int64, c_void_p
 from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from dop_lightning.foundation.native import library
+
 AT_ONCE = 1 << 15
 """Number of windows that are sorted at once, so that they fit in the cache of a core."""
+
+MIN_COLUMNS = 16
+"""Minimum width of an image for the compiled kernel, which has up to 16 windows in a register."""
 
 
 def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
@@ -29,11 +36,37 @@ def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
     reach = side // 2
     values = torch.where(known, y, torch.nan)
     around = pad(values[None], [reach] * 4, mode="replicate")[0]
-    rows = max(1, AT_ONCE // (y.shape[0] * y.shape[2]))
-    parts = [around[:, top : top + rows + side - 1] for top in range(0, y.shape[1], rows)]
-    result = torch.cat([_window_medians(part, side) for part in parts], dim=1)
+    kernels = library() if y.device.type == "cpu" and y.dtype == torch.float32 and y.shape[2] >= MIN_COLUMNS else None
+    if kernels is not None:
+        result = _compiled_medians(kernels, around, side)
+    else:
+        rows = max(1, AT_ONCE // (y.shape[0] * y.shape[2]))
+        parts = [around[:, top : top + rows + side - 1] for top in range(0, y.shape[1], rows)]
+        result = torch.cat([_window_medians(part, side) for part in parts], dim=1)
     everywhere = values.flatten(1).nanmedian(dim=1).values.nan_to_num(0.0)
     return torch.where(result.isnan(), everywhere[:, None, None], result)
+
+
+def _compiled_medians(kernels: CDLL, around: Tensor, side: int) -> Tensor:
+    """Do :func:`_window_medians` by a compiled kernel."""
+    gaps = bool(around.isnan().any())
+    network = _sorting_network(side * side, None if gaps else (side * side // 2,))
+    comparisons = torch.tensor([comparison[:2] for comparison in network], dtype=torch.int32, device="cpu")
+    planes, rows, columns = around.shape[0], around.shape[1] - side + 1, around.shape[2] - side + 1
+    around, result = around.contiguous(), around.new_empty(planes, rows, columns)
+    kernels.window_medians(
+        c_void_p(around.data_ptr()),
+        c_void_p(result.data_ptr()),
+        c_void_p(comparisons.data_ptr()),
+        c_int64(len(comparisons)),
+        c_int(side),
+        c_int64(planes),
+        c_int64(rows),
+        c_int64(columns),
+        c_int(gaps),
+        c_int(torch.get_num_threads()),
+    )
+    return result
 
 
 def _window_medians(around: Tensor, side: int) -> Tensor:
@@ -42,7 +75,8 @@ def _window_medians(around: Tensor, side: int) -> Tensor:
     windows = [around[:, i : i + height, j : j + width] for i in range(side) for j in range(side)]
     missing = around.isnan()
     if not bool(missing.any()):
-        return _sort_elementwise(windows)[side * side // 2]
+        centre = side * side // 2
+        return _sort_elementwise(windows, (centre,))[centre]
     known = torch.zeros_like(windows[0], dtype=torch.uint8)
     for i in range(side):
         for j in range(side):
@@ -52,18 +86,21 @@ def _window_medians(around: Tensor, side: int) -> Tensor:
     return middle.masked_fill_(known == 0, torch.nan)
 
 
-def _sort_elementwise(values: list[Tensor]) -> list[Tensor]:
-    """Sort the arrays elementwise."""
+def _sort_elementwise(values: list[Tensor], needed: tuple[int, ...] | None = None) -> list[Tensor]:
+    """Sort the arrays elementwise; only the results at the positions ``needed`` are valid, by default all."""
     values = list(values)
-    for low, high in _sorting_network(len(values)):
-        values[low], values[high] = torch.minimum(values[low], values[high]), torch.maximum(values[low], values[high])
+    for low, high, has_low, has_high in _sorting_network(len(values), needed):
+        smaller = torch.minimum(values[low], values[high]) if has_low else values[low]
+        if has_high:
+            values[high] = torch.maximum(values[low], values[high])
+        values[low] = smaller
     return values
 
 
 @cache
-def _sorting_network(number: int) -> list[tuple[int, int]]:
-    """Return the comparisons of Batcher's network for a number of values."""
-    found = []
+def _sorting_network(number: int, needed: tuple[int, ...] | None = None) -> list[tuple[int, int, bool, bool]]:
+    """Return the comparisons of Batcher's network for a number of values, and which of their results are used."""
+    comparisons = []
     size = 1
     while size < number:
         step = size
@@ -71,10 +108,15 @@ def _sorting_network(number: int) -> list[tuple[int, int]]:
             for begin in range(step % size, number - step, 2 * step):
                 for low in range(begin, min(begin + step, number - step)):
                     if low // (2 * size) == (low + step) // (2 * size):
-                        found.append((low, low + step))
+                        comparisons.append((low, low + step))
             step //= 2
         size *= 2
-    return found
+    used, found = set(range(number) if needed is None else needed), []
+    for low, high in reversed(comparisons):
+        if low in used or high in used:
+            found.append((low, high, low in used, high in used))
+            used |= {low, high}
+    return found[::-1]
 
 
 def window_median_at(y: Tensor, known: Tensor, side: int, at: Tensor) -> Tensor:

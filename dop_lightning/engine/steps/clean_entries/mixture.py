@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dop_lightning.engine.steps.clean_entries.indices import indices
+
 DEGREES = 3.0
 """ν."""
 
@@ -40,6 +42,10 @@ MIN_COMPONENT_FRACTION = 1e-4
 
 MIN_LOG_DENSITY = -60.0
 """Log density that counts as negligible."""
+
+
+CACHED = 1 << 16
+"""Number of entries that are classified at a time, so that they stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +72,18 @@ class Entries:
 
     def of(self, which: Tensor) -> "Entries":
         """Select whole groups by a boolean mask."""
+        return self.part(indices(which))  # indices, once for all tensors
+
+    def part(self, at: Tensor | slice) -> "Entries":
+        """Select whole groups by indices or a slice."""
         return Entries(
-            self.residual[which],
-            self.classes[which],
-            self.outlying[which],
-            self.missed[which],
-            self.pardon[which],
+            self.residual[at],
+            self.classes[at],
+            self.outlying[at],
+            self.missed[at],
+            self.pardon[at],
             self.groups,
-            None if self.seen is None else self.seen[which],
+            None if self.seen is None else self.seen[at],
         )
 
 
@@ -92,14 +102,20 @@ class Mixture:
     scales: Tensor
 
     def _near_log_density(self, entries: Entries) -> Tensor:
-        return log_student(entries.residual, self.scales[entries.classes]) + entries.pardon
+        return log_student(entries.residual, self.scales.index_select(0, entries.classes)) + entries.pardon
 
     def _clean_log_density(self, entries: Entries, near: Tensor) -> Tensor:
-        return torch.logaddexp(near, self.missed.log()[entries.classes] + entries.missed)
+        return torch.logaddexp(near, self.missed.log().index_select(0, entries.classes) + entries.missed)
 
     def clean(self, entries: Entries) -> Tensor:
         """Return the probability that each entry is clean; 0 if it was not observed."""
-        return self._clean_probability(entries, self._clean_log_density(entries, self._near_log_density(entries)))
+        found = torch.empty_like(entries.residual)
+        step = CACHED // entries.groups * entries.groups
+        for begin in range(0, len(found), step):
+            part = entries.part(slice(begin, begin + step))
+            density = self._clean_log_density(part, self._near_log_density(part))
+            found[begin : begin + step] = self._clean_probability(part, density)
+        return found
 
     def _clean_probability(self, entries: Entries, clean: Tensor) -> Tensor:
         odds = pooled(clean - entries.outlying, entries.groups, entries.seen)
@@ -122,7 +138,7 @@ class Mixture:
             probable = fitted._clean_probability(entries, clean)
             share = (1 - probable if entries.seen is None else (1 - probable)[entries.seen]).mean()
             weights = probable * torch.exp(near - clean)
-            scale = fitted.scales[entries.classes]
+            scale = fitted.scales.index_select(0, entries.classes)
             # Student's t is a scale mixture of normal distributions, so large residuals have smaller weights
             counted = weights * (DEGREES + 1) / (DEGREES + square / scale.square())
             sums = torch.zeros(2, len(fitted.scales), dtype=square.dtype, device=square.device)

@@ -40,4 +40,4 @@ def neighbours_at(around: Tensor, places: Tensor) -> Iterator[Tensor]:
     corner = (channel * bordered_height + rest // width) * bordered_width + rest % width  # of the 3×3 block
     flat = around.flatten()
     for down, right in STEPS:
-        yield flat[corner + (down * bordered_width + right)]
+        yield flat.index_select(0, corner + (down * bordered_width + right))

@@ -17,12 +17,15 @@ ratio of n to n₀ over the upper tails of d, where clean entries are rare.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.steps.clean_entries.activity import classes
+from dop_lightning.engine.steps.clean_entries.activity import activity_classes
+from dop_lightning.engine.steps.clean_entries.indices import indices
 from dop_lightning.engine.steps.clean_entries.neighbours import bordered, neighbours_at
 from dop_lightning.engine.steps.clean_entries.sorting import cumulated, stable_order
 
@@ -42,34 +45,48 @@ EVIDENCE_RANGE = (0.7, 0.9)
 """The evidence has full weight if π is at most the first number, and none from the second number on. For large π most
 far entries are outliers, and accepting an outlier costs more than rejecting a clean entry."""
 
-MAX_COMPARED = 1 << 17
+MAX_COMPARED = 1 << 16
 """Maximum number of far entries that are compared, and of places to draw from; larger images are subsampled."""
 
 MIN_PROBABILITY = 1e-3
 """Probabilities are clamped to at least this and at most 1 minus this."""
 
 
-class Places(NamedTuple):
+@dataclass(frozen=True)
+class Places:
     """Evidence from the places of the entries that are far from their estimate.
 
     Attributes:
         share: π, the fraction of outliers among these entries, in (0, 1).
-        outlier: probability that each of them is an outlier, one dimension, in (0, 1].
-        raw: the same probability with the full weight of the evidence, even for large π.
+        find_raw: computes :attr:`raw`.
+        nothing: zero for each of them.
     """
 
     share: float
-    outlier: Tensor
-    raw: Tensor
+    find_raw: Callable[[], Tensor]
+    nothing: Tensor
+
+    @cached_property
+    def raw(self) -> Tensor:
+        """Probability that each of them is an outlier, with the full weight of the evidence, even for large π."""
+        return self.find_raw()
 
     @property
     def doubt(self) -> float:
         """Weight of the evidence from places, in [0, 1]: 0 for large π."""
-        return _evidence_weight(self.share)
+        low, high = EVIDENCE_RANGE
+        return min(1.0, max(0.0, (high - self.share) / (high - low)))
+
+    @property
+    def outlier(self) -> Tensor:
+        """Probability that each of them is an outlier, one dimension, in (0, 1]."""
+        return self.nothing + 1 if self.doubt == 0 else 1 - self.doubt * (1 - self.raw)
 
     @property
     def evidence(self) -> Tensor:
         """Contribution of the place of each entry to its log odds of being an outlier."""
+        if self.doubt == 0:
+            return self.nothing
         return self.doubt * (torch.logit(self.raw) - math.log(self.share / (1 - self.share)))
 
 
@@ -87,44 +104,32 @@ def place_evidence(
         observed: bool; unobserved entries do not count as neighbours.
         generator: random number generator on the CPU that draws the places.
     """
-    total = int(far.sum())
+    at = indices(far)
+    total = len(at)
+    nothing = y.new_zeros(total)
     if y.dim() != 3 or total == 0:
-        nothing = torch.zeros(total, dtype=y.dtype, device=y.device)
-        return Places(1 - MIN_PROBABILITY, 1 - MIN_PROBABILITY - nothing, 1 - MIN_PROBABILITY - nothing)
+        return Places(1 - MIN_PROBABILITY, lambda: nothing + (1 - MIN_PROBABILITY), nothing)
     around = bordered(torch.where(observed, y, torch.inf))
-    at = far.flatten().nonzero().squeeze(1)
-    values, expected = y[far], estimate.flatten()
-    compared = torch.arange(0, total, -(-total // MAX_COMPARED), device=at.device)
-    drawn = places_like(expected, at[compared], generator)
-    cells = len(EDGES) + 1
-    group = classes(activity, RANKS).flatten()
+    values, expected = y.flatten(), estimate.flatten()
+    compared = at[:: -(-total // MAX_COMPARED)]
+    drawn = places_like(expected, compared, generator)
+    cells, groups = len(EDGES) + 1, len(RANKS) + 1
+    group = activity_classes(activity, RANKS).flatten()
     edges = torch.tensor(EDGES, dtype=y.dtype, device=y.device)
 
     def cell(places: Tensor, values: Tensor) -> Tensor:
-        return (
-            torch.bucketize(_neighbour_distance(around, places, values, expected[places]), edges)
-            + cells * group[places]
-        )
+        distance = _neighbour_distance(around, places, values, expected.index_select(0, places))
+        return torch.bucketize(distance, edges) + cells * group.index_select(0, places)
 
-    own, other = cell(at, values), cell(drawn, values[compared])
-    groups = len(RANKS) + 1
     found, chance = (
-        torch.bincount(which, minlength=cells * groups).view(groups, cells).to(y.dtype) for which in (own, other)
+        torch.bincount(cell(places, values.index_select(0, compared)), minlength=cells * groups)
+        .view(groups, cells)
+        .to(y.dtype)
+        for places in (compared, drawn)
     )
-    chance *= total / len(compared)
     share = _outlier_fraction(found, chance)
-    outlier = (
-        (share * (chance + 1) / (found + 1))
-        .cummax(dim=1)
-        .values.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-        .flatten()[own]
-    )
-    return Places(share, 1 - _evidence_weight(share) * (1 - outlier), outlier)
-
-
-def _evidence_weight(share: float) -> float:
-    low, high = EVIDENCE_RANGE
-    return min(1.0, max(0.0, (high - share) / (high - low)))
+    table = (share * (chance + 1) / (found + 1)).cummax(dim=1).values.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    return Places(share, lambda: table.flatten().index_select(0, cell(at, values.index_select(0, at))), nothing)
 
 
 def _outlier_fraction(found: Tensor, chance: Tensor) -> float:

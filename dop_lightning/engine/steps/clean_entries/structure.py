@@ -108,7 +108,7 @@ def first_look(
     bins = Bins.of(torch.where(known, y, middle).flatten(), middle.flatten(), FAR_DISTANCE * scale)
     at = far.flatten()
     values = fit_values(bins, outlying.flatten(), at, known.flatten())
-    odds = torch.logit(places.raw) + values.outliers[at].log() - values.missed[at].log()
+    odds = torch.logit(places.raw) + values.of(values.outliers.log() - values.missed.log())[at]
     outlying[far] = torch.sigmoid(odds)
     if per_pixel:
         outlying = outlying.amax(dim=0, keepdim=True).expand(y.shape)

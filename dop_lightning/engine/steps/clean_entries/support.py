@@ -23,15 +23,12 @@ ROUNDS, ROUNDS_OF_RANDOM = 4, 2
 rounds of the latter, a support that is too small reinforces itself, because it excludes the entries that contradict
 it."""
 
-UPDATE_TOLERANCE = 0.01
-"""Mean change of w in the last round, relative to the fraction of outliers, below which the interpolation counts as up
-to date."""
+CONVERGENCE_TOLERANCE, UPDATE_TOLERANCE = 3e-4, 0.01
+"""The rounds end when the mean change of w is below the first number, or below the second one times the fraction of
+outliers. The interpolation then counts as up to date if the change is below the second bound."""
 
 RANDOM = 0.5
 """Diversity of the values of outliers above which they count as random."""
-
-CONVERGENCE_TOLERANCE = 3e-4
-"""The rounds end when the mean change of w is below this."""
 
 MIN_DECIDED_PROBABILITY = 0.9999
 """If outliers have few values, entries whose probability of being clean exceeds this are not predicted again."""
@@ -133,8 +130,9 @@ def first_support(
             found = support(estimate)
         last = (ROUNDS_OF_RANDOM if found.is_random and not are_few(found.clean) else ROUNDS) - 1
         change = float((found.clean - before).abs().mean())
-        if change < CONVERGENCE_TOLERANCE:
-            return found._replace(settled=number > 0 and change < UPDATE_TOLERANCE * float((1 - found.clean).mean()))
+        slight = UPDATE_TOLERANCE * float((1 - found.clean).mean())
+        if change < max(CONVERGENCE_TOLERANCE, slight if number > 0 else 0):
+            return found._replace(settled=number > 2 and change < slight)
         if number >= last:
             break
         if found.diversity > 0 and not (number > 0 and are_few(found.clean)):

@@ -53,6 +53,9 @@ OUTLIER_DENSITY_FACTOR = 2.0
 """Factor of the density of the values of outliers, because a missed outlier costs more than a rejected clean entry. It
 is reduced for data of 8 bits: their levels lie in every other bin, where the density is already twice as large."""
 
+MAX_COUNTED = 1 << 19
+"""Approximate number of entries from which the histograms are counted; more are sampled evenly."""
+
 MAX_FREQUENCY_RATIO = 4.0
 """The frequency of a value is clipped at this many times the usual frequency in its part of the range."""
 
@@ -92,21 +95,27 @@ class Bins(NamedTuple):
 
 
 class Values(NamedTuple):
-    """Densities of the values of outliers and of clean entries.
+    """Densities of the values of outliers and of clean entries, by bin. :meth:`of` looks up the bin of each entry.
 
     Attributes:
+        bins: bin of the value of each entry.
         share: Σρ, the fraction of outliers, a scalar tensor.
-        outliers: q(yᵢ) of each entry times the factor :data:`OUTLIER_DENSITY_FACTOR`, above 0, in units of 1/y.
-        missed: density at yᵢ of the values of clean entries that are far from their estimate, in the same units.
-        pardon: log c(yᵢ)/c̄(yᵢ) of each entry, between 0 and the contribution of q.
+        outliers: q times the factor :data:`OUTLIER_DENSITY_FACTOR`, above 0, in units of 1/y.
+        missed: density of the values of clean entries that are far from their estimate, in the same units.
+        pardon: log c/c̄, between 0 and the contribution of q.
         certain: pardon to use if nearly all far entries are outliers.
     """
 
+    bins: Tensor
     share: Tensor
     outliers: Tensor
     missed: Tensor
     pardon: Tensor
     certain: Tensor
+
+    def of(self, table: Tensor) -> Tensor:
+        """Return the number of each entry in a table of all bins."""
+        return table.index_select(0, self.bins)
 
 
 def other_values(bins: Bins, outlying: Tensor) -> Tensor:
@@ -128,7 +137,7 @@ def other_values(bins: Bins, outlying: Tensor) -> Tensor:
     low, high = OTHER_VALUE_RANGE
     probability = ((others - low) / (high - low)).clamp(0, 1).expand(BINS).clone()
     probability[frequent.indices] = 1
-    return probability[bins.values]
+    return probability.index_select(0, bins.values)
 
 
 def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform: float = UNIFORM) -> Values:
@@ -141,10 +150,12 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
         seen: bool, true for observed entries; others are ignored.
         uniform: weight of a uniform density in q, above 0.
     """
+    every = slice(None, None, max(1, len(outlying) // MAX_COUNTED))
+    bin_numbers, outlying, far, seen = bins.values[every], outlying[every], far[every], seen[every]
     number = seen.sum().clamp_min(1)
-    outliers = _histogram(bins.values, outlying * seen)
-    all_counts = _histogram(bins.values, seen.to(outlying.dtype))
-    expected = _histogram(bins.estimates, seen.to(torch.int64))
+    outliers = _histogram(bin_numbers, outlying * seen)
+    all_counts = _histogram(bin_numbers, seen.to(outlying.dtype))
+    expected = _histogram(bins.estimates[every], seen.to(torch.int64))
     shares, further = (
         _fraction_far(expected, int(t), outlying.dtype) for t in (bins.far, ((1 + SHIFT) * bins.far).long())
     )
@@ -162,17 +173,11 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
     caution = (OUTLIER_DENSITY_FACTOR * (all_counts > 0).to(q.dtype).mean()).clamp(1, OUTLIER_DENSITY_FACTOR)
     smooth = _blur(left) + 1e-3 / BINS
     condemned = (_average_levels(q) * BINS).log().clamp_min(0)
-    missed = _average_levels(_histogram(bins.values, (1 - outlying) * (far & seen))) + 1 / BINS
+    missed = _average_levels(_histogram(bin_numbers, (1 - outlying) * (far & seen))) + 1 / BINS
     pardon, certain = (torch.minimum((c / smooth).clamp_min(1).log(), condemned) for c in (left, surely))
     surplus = all_counts > (1 + PARDON_ERROR) * rate * number
     certain = torch.where(surplus & (all_counts >= MIN_PARDON_FRACTION * number), certain, 0)
-    return Values(
-        share,
-        (caution * q / bins.width)[bins.values],
-        (missed / missed.sum() / bins.width)[bins.values],
-        pardon[bins.values],
-        certain[bins.values],
-    )
+    return Values(bins.values, share, caution * q / bins.width, missed / missed.sum() / bins.width, pardon, certain)
 
 
 def outlier_density(y: Tensor, estimate: Tensor, far: float) -> Tensor:
@@ -192,7 +197,8 @@ def outlier_density(y: Tensor, estimate: Tensor, far: float) -> Tensor:
     True
     """
     beyond = (estimate - y).abs() > far
-    return fit_values(Bins.of(y, estimate, far), beyond.to(y.dtype), beyond, torch.ones_like(beyond)).outliers
+    values = fit_values(Bins.of(y, estimate, far), beyond.to(y.dtype), beyond, torch.ones_like(beyond))
+    return values.of(values.outliers)
 
 
 def _part_sums(parts: Tensor) -> Tensor:
@@ -204,7 +210,7 @@ def _part_sums(parts: Tensor) -> Tensor:
 
 def _bin_numbers(values: Tensor, low: Tensor, width: Tensor) -> Tensor:
     """Return the bin of each value."""
-    return ((values - low) / width).long().clamp_(0, BINS - 1)
+    return ((values - low) / width).int().clamp_(0, BINS - 1)
 
 
 def _histogram(places: Tensor, weights: Tensor) -> Tensor:

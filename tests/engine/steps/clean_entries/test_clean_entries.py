@@ -10,6 +10,7 @@ from dop_lightning.engine.steps.clean_entries import (
     Bins,
     Entries,
     Mixture,
+    Values,
     clean_probability,
     dense_noise,
     first_look,
@@ -72,10 +73,11 @@ def test_values_between_8_bit_levels_are_treated_equally() -> None:
     y = torch.rand(1, 64, 64, generator=generator(4))
     levels = (y * 255).round() / 255
     far = torch.ones(y.numel(), dtype=torch.bool)
-    density = [
-        fit_values(Bins.of(each.flatten(), torch.full((y.numel(),), 0.5), 0.01), far.float(), far, far).outliers.mean()
+    fitted = [
+        fit_values(Bins.of(each.flatten(), torch.full((y.numel(),), 0.5), 0.01), far.float(), far, far)
         for each in (y, levels)
     ]
+    density = [values.of(values.outliers).mean() for values in fitted]
     assert abs(density[0] / density[1] - 1) < 0.1
 
 
@@ -194,6 +196,10 @@ def test_fit_recovers_the_fraction_and_the_scales() -> None:
     assert float(plain.share) == pytest.approx(0.3, abs=0.015)
 
 
+def pardons(values: Values) -> Tensor:
+    return values.of(values.pardon)
+
+
 def values_of(y: Tensor, estimate: Tensor, outlying: Tensor | None = None):
     """The densities of the values; without more, all far entries are outliers."""
     far = (y - estimate).abs() > 0.25
@@ -239,10 +245,11 @@ def test_values_shared_with_clean_entries_are_pardoned() -> None:
     dots = torch.rand(20_000, generator=generator(2)).round()
     paper = torch.where(torch.rand(20_000, generator=generator(3)) < 0.2, 0.5, 1.0)
     white = torch.where(hit, dots, paper)
-    assert values_of(white, paper).pardon[white == 1].min() > 2
-    assert values_of(white, paper).pardon[white == 0].max() == 0
+    pardon = pardons(values_of(white, paper))
+    assert pardon[white == 1].min() > 2
+    assert pardon[white == 0].max() == 0
     grey = torch.where(hit, dots, 0.5)
-    assert values_of(grey, torch.full_like(grey, 0.5)).pardon[grey != 0.5].max() == 0
+    assert pardons(values_of(grey, torch.full_like(grey, 0.5)))[grey != 0.5].max() == 0
 
 
 class TestPlaces:
