@@ -29,7 +29,7 @@ plain operations and for fused kernels.
 Measured by ``python scripts/measure_memory.py``, with and without ``--plain``; errors of single cases are up to 20 %.
 """
 
-BYTES_OF_FILTER = {"working": 1600.0, "tile": 20.0, "whole": 32.0}
+BYTES_OF_FILTER = {"working": 800.0, "tile": 20.0, "whole": 32.0}
 """Bytes without a network: per pixel of the tile being restored; per entry of each tile (y, X̂ and the probability of
 corruption); and per entry of the whole image (the file, y, the blended result, pictures).
 
@@ -47,6 +47,9 @@ MEMORY_FRACTION = 0.8
 
 TILES = (512, 384, 256, 192, 128, 96, 64)
 """Candidate sides of tiles: multiples of 32, as the network requires."""
+
+FILTER_TILES = (1024, 896, 768, 640, *TILES)
+"""Candidate sides of tiles without a network."""
 
 Shape = tuple[int, int, int]
 
@@ -102,6 +105,7 @@ def choose_tile(
     bf16: bool,
     limit: int,
     *,
+    tiles: Sequence[int | None] = (None, *TILES),
     fused: bool = False,
     threads: int = 1,
     name: str = "max-memory",
@@ -113,21 +117,22 @@ def choose_tile(
         width: channels of the network.
         bf16: whether the network computes in bf16.
         limit: memory limit in bytes.
+        tiles: sides to try, in this order; ``None`` for whole images.
         fused: whether the network uses :mod:`dop_lightning.model.signals.unet.kernels`.
         threads: number of CPU threads; 1 on a GPU.
         name: name of the setting of the limit, for errors.
 
     Returns:
-        ``None`` if whole images fit, otherwise the largest of :data:`TILES` that fits.
+        The first of the sides that fits.
 
     Raises:
         ValueError: even the smallest tiles do not fit.
     """
     shapes = list(shapes)
-    for tile in (None, *TILES):
+    for tile in tiles:
         if run_memory(shapes, width, bf16, tile, fused=fused, threads=threads) <= limit:
             return tile
-    least = min(run_memory(shapes, width, bf16, tile, fused=fused, threads=threads) for tile in TILES)
+    least = min(run_memory(shapes, width, bf16, tile, fused=fused, threads=threads) for tile in tiles)
     raise ValueError(
         f"{name} must be at least {math.ceil(least / 2**20)}M for these images, even in tiles, at width {width}, "
         f"got {format_bytes(limit)} (by default four fifths of the free memory). Use fewer or smaller images, or a "
@@ -188,11 +193,15 @@ class RecoveryCost:
             ValueError: even the smallest tiles do not fit.
         """
         free = limit or round(MEMORY_FRACTION * available_memory(self.device))
-        wanted = self.preset.tile_for(max(max(shape[1:]) for shape in self.shapes))
+        _, height, width = max(self.shapes, key=lambda shape: max(shape[1:]))
+        wanted = self.preset.tile_for((height, width))
         if wanted is not None and self.memory(wanted) <= free:
             return wanted
+        tiles: tuple[int | None, ...] = (None, *TILES)
+        if wanted is not None and not self.preset.has_network:
+            tiles = tuple(tile for tile in FILTER_TILES if tile < wanted)
         arguments = (self.shapes, self.width, self.bf16, free)
-        return choose_tile(*arguments, fused=self.fused, threads=self.threads, name=self.option)
+        return choose_tile(*arguments, tiles=tiles, fused=self.fused, threads=self.threads, name=self.option)
 
     def check_tile(self, tile: int | None, limit: int | None) -> int | None:
         """Return the requested tile side if it fits.

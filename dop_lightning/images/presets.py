@@ -12,7 +12,7 @@ from dop_lightning.engine.steps import Dense, Refinement
 from dop_lightning.engine.steps.clean_entries import Sign, check_damage
 from dop_lightning.engine.steps.clean_entries.joint import Per
 from dop_lightning.foundation.checks import at_least, one_of
-from dop_lightning.images.tiles import smallest_tile
+from dop_lightning.images.tiles import Size, cheapest_tile
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import SkipUNet
@@ -32,8 +32,8 @@ BLOCK = 10
 """Default number of gradient iterations per training step; it does not affect results."""
 
 MAX_FILTER_TILE = 1088
-"""Maximum side of the tiles without a network, pixels. Larger tiles are faster, because parts of the work do not grow
-with them, but need more memory."""
+"""Maximum side of the tiles without a network, pixels. Larger tiles are faster, because part of the work per tile is
+constant, but they need more memory."""
 
 EVALUATE_EVERY = 100
 """Iterations between two evaluations of a run."""
@@ -55,8 +55,7 @@ class Preset:
         text: purpose of the preset.
         tile: side of the tiles for images whose larger side exceeds it by more than a quarter; ``None`` recovers images
             whole. A network of 32 channels represents a photograph of 192×192 pixels well, but not one of 512×512.
-            Without a network, tiles have up to :data:`MAX_FILTER_TILE` pixels, and are as small as covers the image
-            with the same number of them.
+            Without a network, tiles of such images have sides of up to :data:`MAX_FILTER_TILE` pixels.
     """
 
     width: int
@@ -89,11 +88,11 @@ class Preset:
             at_least("iterations", self.iterations if iterations is None else iterations, 1),
         )
 
-    def tile_for(self, side: int) -> int | None:
-        """Return the side of the tiles for an image with this larger side, ``None`` to recover it whole."""
-        if self.tile is None or side <= LARGE * self.tile:
+    def tile_for(self, size: Size) -> int | None:
+        """Return the side of the tiles for an image of this height and width, ``None`` to recover it whole."""
+        if self.tile is None or max(size) <= LARGE * self.tile:
             return None
-        return self.tile if self.has_network else smallest_tile(side, MAX_FILTER_TILE)
+        return self.tile if self.has_network else cheapest_tile(size, MAX_FILTER_TILE)
 
     def recipe(
         self,

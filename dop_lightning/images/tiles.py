@@ -25,7 +25,7 @@ TILES = "tiles"
 
 
 MAX_DEFAULT_OVERLAP = 64
-"""Maximum default overlap in pixels; no method looks further than this at full weight."""
+"""Maximum default overlap in pixels."""
 
 
 def default_overlap(tile: int) -> int:
@@ -34,9 +34,9 @@ def default_overlap(tile: int) -> int:
 
 
 def smallest_tile(length: int, tile: int) -> int:
-    """Return the side of the smallest tiles, with the default overlap, that cover a length as tiles of ``tile`` do.
+    """Return the smallest side of as many tiles as cover a length with ``tile``, at the default overlap.
 
-    The number of tiles is the same, but at least 2.
+    The number of tiles is at least 2.
 
     >>> smallest_tile(4000, 1088), smallest_tile(700, 1088)
     (1048, 382)
@@ -157,6 +157,25 @@ def _weights(length: int, tile: int, begins: Sequence[int]) -> list[Tensor]:
     for begin, weight in zip(begins, raw, strict=True):
         total[begin : begin + tile] += weight
     return [weight / total[begin : begin + tile] for begin, weight in zip(begins, raw, strict=True)]
+
+
+def cheapest_tile(size: Size, most: int) -> int:
+    """Return the side of at least two tiles, with the default overlap, that have the fewest pixels in total.
+
+    Args:
+        size: (H, W).
+        most: maximum side of a tile, above :data:`MAX_DEFAULT_OVERLAP`.
+
+    >>> cheapest_tile((3000, 4000), 1088), cheapest_tile((1080, 1920), 1088)
+    (1048, 1088)
+    """
+
+    def pixels(tile: int) -> int:
+        grid = cover(size, tile)
+        return len(grid.places) * math.prod(grid.tile)
+
+    sides = {min(most, max(size) - 1), *(smallest_tile(length, most) for length in size)}
+    return min(sorted(sides, reverse=True), key=pixels)
 
 
 @dataclass(frozen=True, eq=False)

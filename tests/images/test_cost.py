@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from dop_lightning.foundation.thread_count import threads_here
 from dop_lightning.foundation.units import parse_bytes
-from dop_lightning.images.cost import TILES, choose_tile, run_memory
+from dop_lightning.images.cost import TILES, RecoveryCost, choose_tile, run_memory
+from dop_lightning.images.presets import PRESETS
 from dop_lightning.model.signals.unet import kernels
 
 GIB = 2**30
@@ -100,3 +103,13 @@ def test_networks_of_large_images_are_bounded() -> None:
     assert needs[1] - needs[0] < 150 * 3 * 3000 * 4000
     several = run_memory([(3, 1000, 1000)] * 20, 32, True, 192, fused=True)
     assert several < run_memory([(3, 1000, 1000)], 32, True, 192, fused=True) + 20 * 3 * 1000**2 * 150
+
+
+@pytest.mark.parametrize(("limit", "tile"), [(64, 1048), (3.95, 896), (3, 384)])
+def test_tiles_without_a_network_follow_the_memory(limit: float, tile: int) -> None:
+    cost = RecoveryCost([(3, 3000, 4000)], 0, PRESETS["instant"], "auto", torch.device("cpu"))
+    with threads_here(2):
+        chosen = cost.choose_tile(round(limit * GIB))
+        assert chosen is not None
+        assert cost.memory(chosen) <= limit * GIB
+        assert chosen == tile

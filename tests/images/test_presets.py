@@ -1,5 +1,7 @@
 """Sides of the tiles of presets."""
 
+import math
+
 import pytest
 
 from dop_lightning.images.presets import MAX_FILTER_TILE, PRESETS
@@ -7,26 +9,30 @@ from dop_lightning.images.tiles import cover
 
 
 @pytest.mark.parametrize(
-    ("preset", "side", "tile"),
+    ("preset", "size", "tile"),
     [
-        ("default", 240, None),
-        ("default", 256, 192),
-        ("default", 512, 192),
-        ("quick", 4000, 192),
-        ("best", 4000, None),
-        ("instant", 640, None),
-        ("instant", 700, 382),
-        ("instant", 1024, 544),
-        ("instant", 4000, 1048),
+        ("default", (240, 240), None),
+        ("default", (256, 256), 192),
+        ("default", (512, 512), 192),
+        ("quick", (4000, 4000), 192),
+        ("best", (4000, 4000), None),
+        ("instant", (640, 640), None),
+        ("instant", (700, 700), 382),
+        ("instant", (1024, 1024), 544),
+        ("instant", (3000, 4000), 1048),
+        ("instant", (1080, 1920), 1088),
+        ("instant", (4000, 1088), 1088),
     ],
 )
-def test_side_of_tiles(preset: str, side: int, tile: int | None) -> None:
-    assert PRESETS[preset].tile_for(side) == tile
+def test_side_of_tiles(preset: str, size: tuple[int, int], tile: int | None) -> None:
+    assert PRESETS[preset].tile_for(size) == tile
 
 
-def test_smaller_tiles_without_a_network_are_not_more() -> None:
-    for side in range(1300, 5000, 37):
-        tile = PRESETS["instant"].tile_for(side)
-        assert tile is not None
-        assert tile <= MAX_FILTER_TILE
-        assert len(cover((side, side), tile).places) <= len(cover((side, side), MAX_FILTER_TILE).places)
+def test_tiles_without_a_network_have_few_pixels_in_total() -> None:
+    for height in range(1100, 4000, 331):
+        for width in range(700, 5000, 277):
+            tile = PRESETS["instant"].tile_for((height, width))
+            assert tile is not None
+            assert tile <= MAX_FILTER_TILE
+            found, largest = (cover((height, width), side) for side in (tile, MAX_FILTER_TILE))
+            assert math.prod(found.tile) * len(found.places) <= math.prod(largest.tile) * len(largest.places)

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from dop_lightning.images.tiles import Grid, cover, cut, starts
+from dop_lightning.images.tiles import Grid, cover, cut, default_overlap, starts
 from dop_lightning.problems.problem import Problem
 
 SIZES = [(8, 8), (37, 51), (64, 64), (301, 450), (1, 100), (65, 64), (100, 9)]
@@ -25,7 +25,7 @@ class TestCover:
 
     def test_neighbours_share_at_least_the_overlap(self, size, tile: int, overlap: int | None) -> None:
         grid = cover(size, tile, overlap)
-        least = tile // 8 if overlap is None else overlap
+        least = default_overlap(tile) if overlap is None else overlap
         for begins in (grid.tops, grid.lefts):
             assert all(after - before <= tile - least for before, after in pairwise(begins))
 
@@ -133,3 +133,7 @@ class TestCut:
         assert mosaic is not None
         assert (0, 0) not in mosaic.tiles
         assert len(mosaic.tiles) == 7
+
+
+def test_default_overlap_is_limited() -> None:
+    assert [default_overlap(tile) for tile in (8, 192, 512, 1024)] == [1, 24, 64, 64]

@@ -13,7 +13,7 @@ def test_image_is_invariant_to_factors(script: ModuleType) -> None:
     inputs = [script.Input("plain", image), *(script.scaled(image, factor) for factor in (2.0**-100, 1e30))]
     cells = [column.cell(given, notes).partition(" ")[0] for given in inputs]
     assert cells[:2] == ["–", "exact"]
-    assert cells[2] in ("1e-07", "2e-07")
+    assert float(cells[2]) < 1e-6  # rounding of the input
     assert column.wrong == 0
 
 

@@ -1,5 +1,6 @@
 """Descriptions of the presets for ``dop recover --help``, with the time of each on this machine."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -47,11 +48,12 @@ class Rates:
 
     def seconds(self, preset: Preset, height: int, width: int) -> float:
         """Estimate the seconds of a preset for a colour image of ``height``×``width`` pixels."""
-        tile = preset.tile_for(max(height, width))
+        tile = preset.tile_for((height, width))
         key = (preset, tile is not None)
         if key not in self._measured:
             self._measured[key] = _probe(preset, self.device, tile is not None)
-        pixels = height * width if tile is None else len(cover((height, width), tile).places) * tile**2
+        grid = cover((height, width), tile or max(height, width))
+        pixels = len(grid.places) * math.prod(grid.tile)
         return preset.iterations * pixels / PROBE**2 * self._measured[key]
 
 

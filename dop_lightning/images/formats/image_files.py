@@ -150,7 +150,10 @@ def write_image(path: str | Path, tensor: Tensor, format: ImageFormat) -> None:
 
 
 PIXELS_AT_ONCE = 2**20
-"""Number of pixels that are converted at a time, since temporary arrays are several times as large as 8-bit images."""
+"""Number of pixels that a thread converts at a time: temporary arrays are several times as large as 8-bit images."""
+
+MAX_STRIPS = 4
+"""Maximum number of threads that convert pixels, which limits the memory."""
 
 CORNER = 512
 """Number of rows and columns that suffice to test whether an image can be written."""
@@ -211,7 +214,7 @@ def repainted(tensor: Tensor, format: ImageFormat) -> Raster:
         for top in tops:
             repaint_strip(top)
     else:
-        with ThreadPoolExecutor(threads, "strip", set_threads_here, (1,)) as pool:
+        with ThreadPoolExecutor(min(threads, MAX_STRIPS), "strip", set_threads_here, (1,)) as pool:
             list(pool.map(repaint_strip, tops))  # raises the errors of the threads
     return replace(format.raster, samples=samples)
 

@@ -48,7 +48,7 @@ MAX_QUICK_VALUES = 2**22
 """Maximum number of values of an image whose tiles are assembled after a signal, and not by the next start."""
 
 LARGE_PICTURE = 2**20
-"""Number of values from which on pictures are encoded in other threads."""
+"""Minimum number of values of pictures that are encoded in other threads."""
 
 
 class RecoveredFiles(RecoveryCallback):
@@ -241,8 +241,11 @@ def _encoded(pictures: dict[str, np.ndarray]) -> Iterator[Iterator[tuple[str, by
     if threads < 2 or max(picture.size for picture in pictures.values()) < LARGE_PICTURE:
         yield ((name, encode_pixels(picture)) for name, picture in pictures.items())
         return
-    with ThreadPoolExecutor(threads, "picture") as pool:
+    pool = ThreadPoolExecutor(threads, "picture")
+    try:
         yield zip(pictures, pool.map(encode_pixels, pictures.values()), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error, pictures that have not started are not encoded
 
 
 def _write_content(content: bytes, file: BinaryIO) -> None:

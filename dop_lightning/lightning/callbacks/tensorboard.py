@@ -188,6 +188,8 @@ class ProblemTensorBoard(RecoveryCallback):
 
 
 def _thinned(values: "Tensor", is_tile: bool) -> "Tensor":
-    """Return every k-th row and column of an image, so that no side exceeds the limit."""
+    """Return every k-th row and column of an image, so that no side exceeds the limit; measurements are unchanged."""
+    if values.ndim != 3:
+        return values
     step = math.ceil(max(values.shape[-2:]) / (MAX_TILE_SIDE if is_tile else MAX_SIDE))
     return values if step <= 1 else values[..., ::step, ::step]

@@ -216,7 +216,8 @@ class ImageDataModule(RecoveryDataModule):
             range of the type for 8 bits, otherwise estimated from each file, see
             :mod:`dop_lightning.images.formats.value_range`.
         tile: side of the tiles in pixels in which larger images are recovered, at least 8; ``None`` disables tiles.
-        overlap: minimum overlap of neighbouring tiles in pixels, at most half of ``tile``; by default an eighth of it, at most 64.
+        overlap: minimum overlap of neighbouring tiles in pixels, at most half of ``tile``; by default an eighth of
+            it, at most 64.
         resize: resize with a Lanczos filter: the longer side, or exactly ``[height, width]``.
         crop: crop centrally after resizing: the side of a square, or ``[height, width]``.
         channels: ``as_is``, ``grey`` or ``rgb``.

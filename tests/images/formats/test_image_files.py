@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dop_lightning.foundation.thread_count import threads_here
 from dop_lightning.images.formats import (
     ImageFormat,
     find_images,
@@ -19,6 +20,7 @@ from dop_lightning.images.formats import (
     write_image,
     write_pixels,
 )
+from dop_lightning.images.formats.image_files import repainted
 from dop_lightning.images.formats.kinds import read_raster
 from tests.images.formats.builders import KINDS, build
 from tests.images.formats.test_kinds import assert_same
@@ -238,3 +240,14 @@ class TestFindImages:
             find_images("empty")
         with pytest.raises(ValueError, match="at least one entry"):
             find_images([])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_strips_do_not_change_the_result(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(pixels(20, 12, 3)).save(tmp_path / "photo.png")
+    image = read_image(tmp_path / "photo.png")
+    changed = (image.values * 0.5 + 0.1).contiguous()
+    whole = repainted(changed, image.format).samples
+    monkeypatch.setattr("dop_lightning.images.formats.image_files.PIXELS_AT_ONCE", 30)
+    with threads_here(threads):
+        assert np.array_equal(repainted(changed, image.format).samples, whole)

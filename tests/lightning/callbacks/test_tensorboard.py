@@ -18,6 +18,7 @@ from dop_lightning.foundation.spread import spread
 from dop_lightning.images.pictures import MISSING_GREY, colour_limit, heatmap
 from dop_lightning.lightning.callbacks import ProblemTensorBoard
 from dop_lightning.lightning.callbacks.checkpoint import LAST
+from dop_lightning.model.operators import GaussianMeasurements
 from dop_lightning.problems.noise import GrossOutliers, MissingEntries, Mixture
 from dop_lightning.problems.scoring import CURVES
 
@@ -212,3 +213,14 @@ def test_large_pictures_are_reduced(
                 limit = 12 if tile is None else 6
                 assert max(event.width, event.height) <= limit
                 assert max(event.width, event.height) > limit // 2
+
+
+def test_measurements_have_no_picture(
+    fit, image_method, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dop_lightning.lightning.callbacks.tensorboard.MAX_SIDE", 12)
+    fit(tmp_path, image_method(), images(sensing=GaussianMeasurements(200), noise=GrossOutliers(0.1)), 2)
+    (file,) = tmp_path.rglob("events.out.*")
+    read = events(file.parent)
+    assert "view_observation" not in read.Tags()["images"]
+    assert all(event.width <= 12 for event in read.Images("view_recovered"))

@@ -25,7 +25,8 @@ def activity(estimate: Tensor) -> Tensor:
         estimate: image, ``(C, H, W)``. Entries of tensors with another number of dimensions have no neighbours.
 
     Returns:
-        Nonnegative tensor of the shape of ``estimate``; zeros if ``estimate`` is not an image.
+        Nonnegative tensor of the shape of ``estimate``; zeros if ``estimate`` is not an image. The channels share
+        memory.
 
     >>> step = torch.tensor([[[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]]])
     >>> activity(step).flatten().round(decimals=2)
@@ -47,7 +48,7 @@ def _box_mean(around: Tensor) -> Tensor:
 
 
 def activity_classes(values: Tensor, ranks: Sequence[float]) -> Tensor:
-    """Do :func:`classes` for an activity, which is the same in all channels of an image."""
+    """Assign entries to classes by activity, which is the same in all channels; see :func:`classes`."""
     if values.dim() != 3:
         return classes(values, ranks)
     return classes(values[:1], ranks).expand_as(values)

@@ -45,9 +45,10 @@ def _convolve(around: Tensor, line: Tensor, axis: int) -> Tensor:
     if around.device.type != "cpu":
         return conv2d(around, line.view((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)))
     length = around.shape[axis] - len(line) + 1
-    result = torch.zeros_like(around.narrow(axis, 0, length), memory_format=torch.contiguous_format)
-    if around.dtype == line.dtype == torch.float32 and (kernels := library()) is not None:
-        around, line = around.contiguous(), line.contiguous()
+    needed = around.narrow(axis, 0, length)
+    is_supported = around.dtype == line.dtype == torch.float32 and not (around.requires_grad or line.requires_grad)
+    if is_supported and (kernels := library()) is not None:
+        around, line, result = around.contiguous(), line.contiguous(), around.new_empty(needed.shape)
         kernels.convolve_line(
             c_void_p(around.data_ptr()),
             c_void_p(result.data_ptr()),
@@ -58,6 +59,7 @@ def _convolve(around: Tensor, line: Tensor, axis: int) -> Tensor:
             c_int(torch.get_num_threads()),
         )
         return result
+    result = torch.zeros_like(needed, memory_format=torch.contiguous_format)
     for number, weight in enumerate(line.tolist()):  # conv2d is about nine times slower on one thread
         result.add_(around.narrow(axis, number, length), alpha=weight)
     return result

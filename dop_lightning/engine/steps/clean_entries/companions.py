@@ -21,7 +21,8 @@ is added to the log-odds that an entry is an outlier.
 import torch
 from torch import Tensor
 
-from dop_lightning.engine.steps.clean_entries.activity import classes
+from dop_lightning.engine.steps.clean_entries.activity import activity_classes
+from dop_lightning.engine.steps.clean_entries.indices import indices
 from dop_lightning.engine.steps.clean_entries.neighbours import bordered, neighbours_at
 from dop_lightning.engine.steps.clean_entries.places import places_like
 from dop_lightning.engine.steps.clean_entries.sorting import ascending
@@ -74,7 +75,7 @@ class Companions:
     ) -> None:
         residual = torch.where(observed, y - estimate, torch.inf)
         self.away = (residual.abs() > distance) & observed
-        at = self.away.flatten().nonzero().squeeze(1)
+        at = indices(self.away)
         expected, values = estimate.flatten(), y.flatten()[at]
         drawn = places_like(expected, at, generator)
         moved = values - expected[drawn]
@@ -84,7 +85,7 @@ class Companions:
             _companion_distance(residual, drawn, moved, joint),
         )
         edges = _bin_edges(chance[self.counted])
-        lively = classes(activity, RANKS).flatten()
+        lively = activity_classes(activity, RANKS).flatten()
         steps = distance * torch.tensor(STEPS, dtype=y.dtype, device=y.device)
 
         def cell(apart: Tensor, places: Tensor, moved: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
 
 
 def _compiled_medians(kernels: CDLL, around: Tensor, side: int) -> Tensor:
-    """Do :func:`_window_medians` by a compiled kernel."""
+    """Compute :func:`_window_medians` with the compiled kernel."""
     gaps = bool(around.isnan().any())
     network = _sorting_network(side * side, None if gaps else (side * side // 2,))
     comparisons = torch.tensor([comparison[:2] for comparison in network], dtype=torch.int32, device="cpu")

@@ -44,7 +44,7 @@ MIN_LOG_DENSITY = -60.0
 """Log density that counts as negligible."""
 
 
-CACHED = 1 << 16
+CHUNK = 1 << 16
 """Number of entries that are classified at a time, so that they stay in the cache."""
 
 
@@ -110,7 +110,7 @@ class Mixture:
     def clean(self, entries: Entries) -> Tensor:
         """Return the probability that each entry is clean; 0 if it was not observed."""
         found = torch.empty_like(entries.residual)
-        step = CACHED // entries.groups * entries.groups
+        step = max(1, CHUNK // entries.groups) * entries.groups
         for begin in range(0, len(found), step):
             part = entries.part(slice(begin, begin + step))
             density = self._clean_log_density(part, self._near_log_density(part))

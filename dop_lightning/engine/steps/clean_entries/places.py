@@ -59,7 +59,7 @@ class Places:
     Attributes:
         share: π, the fraction of outliers among these entries, in (0, 1).
         find_raw: computes :attr:`raw`.
-        nothing: zero for each of them.
+        nothing: zeros, one for each far entry.
     """
 
     share: float
@@ -68,7 +68,7 @@ class Places:
 
     @cached_property
     def raw(self) -> Tensor:
-        """Probability that each of them is an outlier, with the full weight of the evidence, even for large π."""
+        """Probability that each far entry is an outlier, with the full weight of the evidence, even for large π."""
         return self.find_raw()
 
     @property
@@ -79,7 +79,7 @@ class Places:
 
     @property
     def outlier(self) -> Tensor:
-        """Probability that each of them is an outlier, one dimension, in (0, 1]."""
+        """Probability that each far entry is an outlier, one dimension, in (0, 1]."""
         return self.nothing + 1 if self.doubt == 0 else 1 - self.doubt * (1 - self.raw)
 
     @property

@@ -24,8 +24,12 @@ rounds of the latter, a support that is too small reinforces itself, because it 
 it."""
 
 CONVERGENCE_TOLERANCE, UPDATE_TOLERANCE = 3e-4, 0.01
-"""The rounds end when the mean change of w is below the first number, or below the second one times the fraction of
-outliers. The interpolation then counts as up to date if the change is below the second bound."""
+"""From the second round on, the rounds end when the mean change of w is below the larger of the first number and the
+second one times the fraction of outliers. In the first round, only the first bound applies."""
+
+FIRST_SETTLED = 3
+"""Number, from 0, of the first round whose interpolation can count as up to date. Before, it classifies the pixels by
+an interpolation from a median or from another support, and one more interpolation is better."""
 
 RANDOM = 0.5
 """Diversity of the values of outliers above which they count as random."""
@@ -57,7 +61,7 @@ class FirstSupport(NamedTuple):
         diversity: diversity of the values of outliers: 0 for few values, as for dead and hot pixels, 1 for random ones.
         estimate: x̃ from which ``clean`` was estimated, ``(C, H, W)``, if any.
         settled: whether ``estimate``, at the entries that may be corrupted, is the interpolation from almost the same
-            clean entries.
+            clean entries, with pixels classified by an earlier interpolation.
         joint: whether the channels of a pixel are corrupted together.
     """
 
@@ -132,7 +136,7 @@ def first_support(
         change = float((found.clean - before).abs().mean())
         slight = UPDATE_TOLERANCE * float((1 - found.clean).mean())
         if change < max(CONVERGENCE_TOLERANCE, slight if number > 0 else 0):
-            return found._replace(settled=number > 2 and change < slight)
+            return found._replace(settled=number >= FIRST_SETTLED and change < slight)
         if number >= last:
             break
         if found.diversity > 0 and not (number > 0 and are_few(found.clean)):

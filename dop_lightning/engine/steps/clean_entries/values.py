@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
+from dop_lightning.engine.steps.clean_entries.indices import indices
 from dop_lightning.engine.steps.clean_entries.lift import MIN_FAR_FRACTION, PARTS, SHIFT, lifted
 from dop_lightning.engine.steps.clean_entries.sorting import cumulated
 
@@ -54,7 +55,8 @@ OUTLIER_DENSITY_FACTOR = 2.0
 is reduced for data of 8 bits: their levels lie in every other bin, where the density is already twice as large."""
 
 MAX_COUNTED = 1 << 19
-"""Approximate number of entries from which the histograms are counted; more are sampled evenly."""
+"""Number of entries above which the histograms of all values and estimates are those of a sample of this size. Far
+entries are all counted, since outliers may be few."""
 
 MAX_FREQUENCY_RATIO = 4.0
 """The frequency of a value is clipped at this many times the usual frequency in its part of the range."""
@@ -114,7 +116,7 @@ class Values(NamedTuple):
     certain: Tensor
 
     def of(self, table: Tensor) -> Tensor:
-        """Return the number of each entry in a table of all bins."""
+        """Look up the bin of each entry in a table over all bins."""
         return table.index_select(0, self.bins)
 
 
@@ -150,12 +152,9 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
         seen: bool, true for observed entries; others are ignored.
         uniform: weight of a uniform density in q, above 0.
     """
-    every = slice(None, None, max(1, len(outlying) // MAX_COUNTED))
-    bin_numbers, outlying, far, seen = bins.values[every], outlying[every], far[every], seen[every]
-    number = seen.sum().clamp_min(1)
-    outliers = _histogram(bin_numbers, outlying * seen)
-    all_counts = _histogram(bin_numbers, seen.to(outlying.dtype))
-    expected = _histogram(bins.estimates[every], seen.to(torch.int64))
+    counted = far & seen
+    outliers, far_clean = _far_histograms(bins.values, outlying, counted)
+    all_counts, expected, number = _sampled_histograms(bins, seen)
     shares, further = (
         _fraction_far(expected, int(t), outlying.dtype) for t in (bins.far, ((1 + SHIFT) * bins.far).long())
     )
@@ -173,7 +172,7 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
     caution = (OUTLIER_DENSITY_FACTOR * (all_counts > 0).to(q.dtype).mean()).clamp(1, OUTLIER_DENSITY_FACTOR)
     smooth = _blur(left) + 1e-3 / BINS
     condemned = (_average_levels(q) * BINS).log().clamp_min(0)
-    missed = _average_levels(_histogram(bin_numbers, (1 - outlying) * (far & seen))) + 1 / BINS
+    missed = _average_levels(far_clean) + 1 / BINS
     pardon, certain = (torch.minimum((c / smooth).clamp_min(1).log(), condemned) for c in (left, surely))
     surplus = all_counts > (1 + PARDON_ERROR) * rate * number
     certain = torch.where(surplus & (all_counts >= MIN_PARDON_FRACTION * number), certain, 0)
@@ -211,6 +210,29 @@ def _part_sums(parts: Tensor) -> Tensor:
 def _bin_numbers(values: Tensor, low: Tensor, width: Tensor) -> Tensor:
     """Return the bin of each value."""
     return ((values - low) / width).int().clamp_(0, BINS - 1)
+
+
+def _far_histograms(numbers: Tensor, outlying: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the histograms of outliers and of clean entries among far entries; ``outlying`` is 0 at others."""
+    at = indices(counted)
+    numbers, outlying = numbers.index_select(0, at), outlying.index_select(0, at)
+    return _histogram(numbers, outlying), _histogram(numbers, 1 - outlying)
+
+
+def _sampled_histograms(bins: Bins, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the histograms of the observed values and of the estimates, and the number of values.
+
+    Those of a sample are scaled to all entries. It is random: with even spacing, it might have one channel of each
+    pixel, or one column of a colour filter array.
+    """
+    total = seen.sum().clamp_min(1)
+    values, estimates = bins.values, bins.estimates
+    if len(seen) > MAX_COUNTED:
+        generator = torch.Generator().manual_seed(0)
+        at = torch.randint(len(seen), (MAX_COUNTED,), generator=generator, device="cpu").to(seen.device)
+        values, estimates, seen = (each.index_select(0, at) for each in (values, estimates, seen))
+    all_counts = _histogram(values, seen.to(bins.width.dtype))
+    return all_counts * (total / seen.sum().clamp_min(1)), _histogram(estimates, seen.to(torch.int64)), total
 
 
 def _histogram(places: Tensor, weights: Tensor) -> Tensor:

@@ -408,3 +408,48 @@ def test_random_values_beside_impulses_are_outliers() -> None:
     clean = clean_probability(y, estimate, torch.ones_like(y, dtype=torch.bool))
     assert float((clean[other] < 0.5).float().mean()) > 0.9
     assert float(clean[impulse].max()) < 0.5
+
+
+def test_sampled_values_are_those_of_all_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of few outliers, whose entries are all counted, and of pixels whose channels are consecutive."""
+    estimate = torch.rand(30_000, generator=generator())
+    y = (estimate + 0.01 * torch.randn(30_000, generator=generator(1))).clamp(0, 1)
+    y[:18] = torch.tensor([0.0, 1.0, 0.5]).repeat(6)
+    estimate[:18] = torch.tensor([0.9, 0.2, 0.9]).repeat(6)
+    every = values_of(y, estimate)
+    monkeypatch.setattr("dop_lightning.engine.steps.clean_entries.values.MAX_COUNTED", 6000)
+    some = values_of(y, estimate)
+    assert float(some.share) == pytest.approx(float(every.share), rel=0.15)
+    torch.testing.assert_close(some.of(some.outliers)[:18], every.of(every.outliers)[:18], rtol=0.3, atol=0)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_probability_does_not_depend_on_chunks(joint: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = picture(3)
+    y, _ = damaged(truth, 0.2, "random")
+    observed = torch.rand(truth.shape, generator=generator(5)) > 0.1
+    arguments = (y, truth + 0.02 * torch.randn(truth.shape, generator=generator()), everything(y), 1.0, observed, joint)
+    whole = clean_probability(*arguments)
+    monkeypatch.setattr("dop_lightning.engine.steps.clean_entries.mixture.CHUNK", 100)
+    torch.testing.assert_close(clean_probability(*arguments), whole, rtol=0, atol=1e-6)
+
+
+def test_places_of_a_sample_are_those_of_all_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    y = TestPlaces.lines(128)
+    hit = torch.rand(y.shape, generator=generator(3)) < 0.05
+    y[hit] = 0.1
+    far, every = TestPlaces.look(y, torch.full_like(y, 0.9))
+    monkeypatch.setattr("dop_lightning.engine.steps.clean_entries.places.MAX_COMPARED", 2000)
+    _, some = TestPlaces.look(y, torch.full_like(y, 0.9))
+    assert some.raw.shape == every.raw.shape == (int(far.sum()),)
+    assert float((some.raw - every.raw).abs().mean()) < 0.1
+    assert some.share == pytest.approx(every.share, abs=0.1)
+
+
+def test_places_count_as_outliers_without_evidence() -> None:
+    y = torch.full((1, 64, 64), 0.9)
+    y[torch.rand(y.shape, generator=generator(3)) < 0.3] = 0.1
+    far, places = TestPlaces.look(y, torch.full_like(y, 0.9))
+    assert places.doubt == 0
+    assert torch.equal(places.outlier, torch.ones(int(far.sum())))
+    assert torch.equal(places.evidence, torch.zeros(int(far.sum())))
