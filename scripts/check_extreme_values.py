@@ -5,11 +5,11 @@
 
 Each input is derived from an image of 24×24 pixels or a matrix of 40×30 entries, both with outliers, by a factor, an
 offset or a few changed values. The factor or offset is undone in the result, which is compared with the result for the
-plain input: "exact", or the largest difference relative to the largest value. An offset is compared with the plain
-input after the same rounding. Networks amplify rounding: "rounding" is a difference of at most twice that of three
-inputs whose last digits were changed at random. "changed" is a finite result for different data, which should differ.
-Refusals and warnings are listed below the table, each kind once. The exit status is 1 if a result differs by more or is
-not finite, or after a traceback.
+plain input: "exact", or the largest difference relative to the largest value. Offsets and denormal numbers are compared
+with the plain input after the same rounding. Networks amplify rounding: "rounding" is a difference of at most twice
+that of three inputs whose last digits were changed at random. "changed" is a finite result for different data, which
+should differ. Refusals and warnings are listed below the table, each kind once. The exit status is 1 if a result
+differs by more or is not finite, or after a traceback.
 """
 
 import argparse
@@ -95,7 +95,11 @@ def with_gap(array: np.ndarray, index: tuple[int | slice, ...]) -> np.ndarray:
 def scaled(array: np.ndarray, factor: float) -> Input:
     exponent = np.log2(factor)
     label = f"× 2^{exponent:.0f}" if exponent == round(exponent) else f"× {factor:g}"
-    return Input(label, (array * array.dtype.type(factor)).astype(array.dtype), factor)
+    result = (array * array.dtype.type(factor)).astype(array.dtype)
+    if array.dtype.kind != "f" or np.abs(result).max() >= np.finfo(array.dtype).tiny:
+        return Input(label, result, factor)
+    # denormal numbers have fewer digits
+    return Input(label, result, factor, plain=(result.astype(np.longdouble) / factor).astype(array.dtype))
 
 
 def scales(array: np.ndarray) -> Iterator[Input]:
