@@ -19,6 +19,10 @@ MIN_CLEAN_PROBABILITY = 0.5
 """Minimum probability of being clean for an entry to count in the error. With outliers of random values, no entry may
 be certain."""
 
+MAX_TILE = 1088
+"""Maximum side of a tile in pixels. Larger tiles are faster, because part of the work per tile is constant, but they
+need more memory."""
+
 
 class Interpolation(ImageFilter):
     """Detect corrupted entries, and interpolate them from the clean ones.
@@ -48,7 +52,7 @@ class Interpolation(ImageFilter):
     True
     """
 
-    max_concurrent_pixels: ClassVar[int] = 1088 * 1088
+    max_concurrent_pixels: ClassVar[int] = MAX_TILE**2
     uses_undamaged: ClassVar[bool] = True
 
     def __init__(self, per: Per = "auto", damage: str = "auto", sign: Sign = "auto") -> None:

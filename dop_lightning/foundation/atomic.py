@@ -351,7 +351,15 @@ def atomic_text(path: str | Path, text: str) -> None:
     Raises:
         OSError: as :func:`write_atomically`.
     """
-    content = text.encode("utf-8")
+    atomic_bytes(path, text.encode("utf-8"))
+
+
+def atomic_bytes(path: str | Path, content: bytes) -> None:
+    """Write ``content``.
+
+    Raises:
+        OSError: as :func:`write_atomically`.
+    """
     write_atomically(path, lambda file: file.write(content))
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from dop_lightning.engine.instant import Interpolation
+from dop_lightning.engine.instant import MAX_TILE, Interpolation
 from dop_lightning.engine.method import Method
 from dop_lightning.engine.optim.muon import Muon
 from dop_lightning.engine.recipe import FilterRecipe, Piece, Recipe
@@ -31,10 +31,6 @@ IMAGE_START = 1e-5
 BLOCK = 10
 """Default number of gradient iterations per training step; it does not affect results."""
 
-MAX_FILTER_TILE = 1088
-"""Maximum side of the tiles without a network, pixels. Larger tiles are faster, because part of the work per tile is
-constant, but they need more memory."""
-
 EVALUATE_EVERY = 100
 """Iterations between two evaluations of a run."""
 
@@ -55,7 +51,8 @@ class Preset:
         text: purpose of the preset.
         tile: side of the tiles for images whose larger side exceeds it by more than a quarter; ``None`` recovers images
             whole. A network of 32 channels represents a photograph of 192×192 pixels well, but not one of 512×512.
-            Without a network, tiles of such images have sides of up to :data:`MAX_FILTER_TILE` pixels.
+            Without a network, tiles of such images have sides of up to
+            :data:`~dop_lightning.engine.instant.MAX_TILE` pixels.
     """
 
     width: int
@@ -92,7 +89,7 @@ class Preset:
         """Return the side of the tiles for an image of this height and width, ``None`` to recover it whole."""
         if self.tile is None or max(size) <= LARGE * self.tile:
             return None
-        return self.tile if self.has_network else cheapest_tile(size, MAX_FILTER_TILE)
+        return self.tile if self.has_network else cheapest_tile(size, MAX_TILE)
 
     def recipe(
         self,

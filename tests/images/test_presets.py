@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from dop_lightning.images.presets import MAX_FILTER_TILE, PRESETS
+from dop_lightning.engine.instant import MAX_TILE
+from dop_lightning.images.presets import PRESETS
 from dop_lightning.images.tiles import cover
 
 
@@ -33,6 +34,6 @@ def test_tiles_without_a_network_have_few_pixels_in_total() -> None:
         for width in range(700, 5000, 277):
             tile = PRESETS["instant"].tile_for((height, width))
             assert tile is not None
-            assert tile <= MAX_FILTER_TILE
-            found, largest = (cover((height, width), side) for side in (tile, MAX_FILTER_TILE))
+            assert tile <= MAX_TILE
+            found, largest = (cover((height, width), side) for side in (tile, MAX_TILE))
             assert math.prod(found.tile) * len(found.places) <= math.prod(largest.tile) * len(largest.places)

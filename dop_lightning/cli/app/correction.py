@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dop_lightning.foundation.atomic import write_atomically
+from dop_lightning.foundation.atomic import atomic_bytes
 
 NOTHING, DAMAGED, UNDAMAGED = 0, 1, 2
 """Values of a layer."""
@@ -75,4 +75,4 @@ def write_masks(layer: np.ndarray, mask: Path, undamaged: Path) -> tuple[bool, b
 def _write(path: Path, flags: np.ndarray) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.where(flags, 255, 0).astype(np.uint8)).save(buffer, format="PNG")
-    write_atomically(path, lambda file: file.write(buffer.getvalue()))
+    atomic_bytes(path, buffer.getvalue())

@@ -35,6 +35,14 @@ constexpr int WIDTH = 4;
 
 using Lanes = float __attribute__((vector_size(4 * WIDTH)));
 
+static inline Lanes same(float value) { return Lanes{} + value; }
+
+static inline Lanes lanes(const float* p) {
+    Lanes v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
 struct bf16 {
     uint16_t bits;
 };

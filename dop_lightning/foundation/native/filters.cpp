@@ -6,12 +6,6 @@
 
 namespace {
 
-static inline Lanes lanes(const float* p) {
-    Lanes v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-}
-
 // Sorts the values of windows, one window per lane.
 struct Sorter {
     const int32_t* comparisons;  // pairs of positions, the smaller value to the first one
@@ -29,8 +23,8 @@ struct Sorter {
             for (int j = 0; j < side; j++) values[i * side + j] = lanes(first + i * pitch + j);
         if (gaps)
             for (Lanes& v : values) {
-                known += v == v ? Lanes{} + 1.0f : Lanes{};
-                v = v == v ? v : Lanes{} + std::numeric_limits<float>::infinity();
+                known += v == v ? same(1.0f) : Lanes{};
+                v = v == v ? v : same(std::numeric_limits<float>::infinity());
             }
         for (int64_t k = 0; k < count; k++) {
             Lanes& low = values[comparisons[2 * k]];

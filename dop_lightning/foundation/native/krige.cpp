@@ -8,8 +8,6 @@ constexpr int MOST = 32;
 
 namespace {
 
-static inline Lanes same(float value) { return Lanes{} + value; }
-
 // Offset of row i of a lower triangle whose rows are padded to multiples of 4.
 static inline constexpr int row_of(int i) { return (8 * (i / 4) + 4 * (i % 4)) * (i / 4 + 1); }
 
@@ -58,9 +56,7 @@ struct Products {
         Lanes left[4] = {}, right[4] = {};
         for (int64_t p = 0; p < count; p++) {
             const float* window = windows.data() + p * pitch;
-            Lanes x, y;
-            std::memcpy(&x, window + j, sizeof x);
-            std::memcpy(&y, window + j + WIDTH, sizeof y);
+            const Lanes x = lanes(window + j), y = lanes(window + j + WIDTH);
             for (int m = 0; m < 4; m++) left[m] += window[i + m] * x, right[m] += window[i + m] * y;
         }
         for (int m = 0; m < 4 && i + m < n; m++)

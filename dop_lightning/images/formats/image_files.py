@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dop_lightning.foundation.atomic import write_atomically
+from dop_lightning.foundation.atomic import atomic_bytes, write_atomically
 from dop_lightning.foundation.checks import one_of
 from dop_lightning.foundation.thread_count import set_threads_here
 from dop_lightning.images.formats.image_format import ImageFormat, LoadedImage, flags_to_tensor
@@ -243,7 +243,7 @@ def write_pixels(path: str | Path, pixels: np.ndarray) -> None:
     """
     if Path(path).suffix.lower() != ".png":
         raise ValueError(f"{path}: pictures are written as .png, got suffix {Path(path).suffix!r}")
-    write_atomically(path, lambda file: file.write(encode_pixels(pixels)))
+    atomic_bytes(path, encode_pixels(pixels))
 
 
 def encode_pixels(pixels: np.ndarray) -> bytes:

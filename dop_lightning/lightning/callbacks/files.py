@@ -6,10 +6,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,7 +16,13 @@ import torch
 from tqdm import tqdm
 
 from dop_lightning.engine.outcome import Outcome
-from dop_lightning.foundation.atomic import make_folder, recorded_checksums, write_atomically, written_together
+from dop_lightning.foundation.atomic import (
+    atomic_bytes,
+    make_folder,
+    recorded_checksums,
+    write_atomically,
+    written_together,
+)
 from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.checksums import MISSING
 from dop_lightning.foundation.machine import return_freed_memory
@@ -140,7 +145,7 @@ class RecoveredFiles(RecoveryCallback):
             if format is not None and written is not None:
                 write_image(written, outcome.signal, format)
             for name, content in encoded:
-                write_atomically(folder / f"{name}.png", partial(_write_content, content))
+                atomic_bytes(folder / f"{name}.png", content)
 
     def on_predict_batch_end(
         self,
@@ -246,10 +251,6 @@ def _encoded(pictures: dict[str, np.ndarray]) -> Iterator[Iterator[tuple[str, by
         yield zip(pictures, pool.map(encode_pixels, pictures.values()), strict=True)
     finally:
         pool.shutdown(cancel_futures=True)  # after an error, pictures that have not started are not encoded
-
-
-def _write_content(content: bytes, file: BinaryIO) -> None:
-    file.write(content)
 
 
 def _write_array(path: Path, array: torch.Tensor) -> None:

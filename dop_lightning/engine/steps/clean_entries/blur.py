@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from dop_lightning.foundation.native import library
+from dop_lightning.engine.steps.clean_entries.compiled import kernels_for
 
 Border = Literal["reflect", "replicate"]
 """Padding mode: mirror the image, or repeat its border pixels."""
@@ -46,8 +46,7 @@ def _convolve(around: Tensor, line: Tensor, axis: int) -> Tensor:
         return conv2d(around, line.view((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)))
     length = around.shape[axis] - len(line) + 1
     needed = around.narrow(axis, 0, length)
-    is_supported = around.dtype == line.dtype == torch.float32 and not (around.requires_grad or line.requires_grad)
-    if is_supported and (kernels := library()) is not None:
+    if (kernels := kernels_for(around, line)) is not None:
         around, line, result = around.contiguous(), line.contiguous(), around.new_empty(needed.shape)
         kernels.convolve_line(
             c_void_p(around.data_ptr()),

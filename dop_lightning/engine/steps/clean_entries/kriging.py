@@ -31,9 +31,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
+from dop_lightning.engine.steps.clean_entries.compiled import kernels_for
 from dop_lightning.engine.steps.clean_entries.indices import indices
 from dop_lightning.engine.steps.clean_entries.sorting import few_order
-from dop_lightning.foundation.native import library
 
 NUGGET = 0.01
 """ν: fraction of the variance of a residual that is uncorrelated with all others."""
@@ -253,7 +253,7 @@ class _Window(NamedTuple):
     @property
     def kernels(self) -> CDLL | None:
         """Compiled kernels, or ``None`` if they cannot be used."""
-        return library() if self.around.device.type == "cpu" and self.around.dtype == torch.float32 else None
+        return kernels_for(self.around)
 
     def sums(self, kernels: CDLL, kinds: Tensor, rows: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """Compute :func:`_pair_sums` over some rows of the image by the compiled kernels."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dop_lightning.foundation.native import library
+from dop_lightning.engine.steps.clean_entries.compiled import kernels_for
 
 AT_ONCE = 1 << 15
 """Number of windows that are sorted at once, so that they fit in the cache of a core."""
@@ -36,8 +36,7 @@ def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
     reach = side // 2
     values = torch.where(known, y, torch.nan)
     around = pad(values[None], [reach] * 4, mode="replicate")[0]
-    kernels = library() if y.device.type == "cpu" and y.dtype == torch.float32 and y.shape[2] >= MIN_COLUMNS else None
-    if kernels is not None:
+    if y.shape[2] >= MIN_COLUMNS and (kernels := kernels_for(y)) is not None:
         result = _compiled_medians(kernels, around, side)
     else:
         rows = max(1, AT_ONCE // (y.shape[0] * y.shape[2]))

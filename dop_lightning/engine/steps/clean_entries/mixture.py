@@ -43,7 +43,6 @@ MIN_COMPONENT_FRACTION = 1e-4
 MIN_LOG_DENSITY = -60.0
 """Log density that counts as negligible."""
 
-
 CHUNK = 1 << 16
 """Number of entries that are classified at a time, so that they stay in the cache."""
 
