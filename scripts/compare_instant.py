@@ -5,10 +5,11 @@
     python scripts/compare_instant.py --cases hot --sizes 512
 
 The images are full-resolution crops of the colour photographs of scikit-image and of its grey `camera`. The cases
-are salt and pepper (`salt`) and random values (`random`) at 10, 30, 50 and 70 %, 0.5 % hot values (`hot`), 1 % salt and
-pepper (`few`), and no damage (`none`). PSNR is in dB, of the whole image and of the damaged entries. `missed` is the
-fraction of the damaged entries that are classified as clean (w > 0.5), and `rejected` the fraction of the clean entries
-that are not. Seconds are processor seconds per million pixels, on one thread.
+are salt and pepper (`salt`) and random values (`random`) at 10 to 70 %, hot values at 0.02 to 2 % (`hot`), salt and
+pepper at 0.02 to 1 % (`few`), random values at 0.1 to 5 % (`rare`), and no damage (`none`). PSNR is in dB, of the
+whole image and of the damaged entries. `missed` is the fraction of the damaged entries that are classified as clean
+(w > 0.5), and `rejected` the fraction of the clean entries that are not. Seconds are processor seconds per million
+pixels, on one thread.
 """
 
 import argparse
@@ -32,8 +33,9 @@ LEVELS = (0.1, 0.3, 0.5, 0.7)
 CASES = {
     "salt": LEVELS,
     "random": LEVELS,
-    "hot": (0.005,),
-    "few": (0.01,),
+    "hot": (0.0002, 0.001, 0.005, 0.02),
+    "few": (0.0002, 0.002, 0.01),
+    "rare": (0.001, 0.01, 0.05),
     "none": (0.0,),
 }
 COLUMNS = ("PSNR", "PSNR of damaged", "missed", "rejected", "seconds")
@@ -47,14 +49,15 @@ def damage(truth: Tensor, case: str, level: float, name: str) -> Tensor:
     places = torch.from_numpy(rng.random(truth.shape) < level)
     values = {
         "random": lambda: rng.integers(0, 256, truth.shape),
+        "rare": lambda: rng.integers(0, 256, truth.shape),
         "hot": lambda: rng.integers(200, 256, truth.shape),
     }.get(case, lambda: 255 * rng.integers(0, 2, truth.shape))()
     return torch.where(places, torch.from_numpy(values).float() / 255, truth)
 
 
-def measure(name: str, size: int, case: str, level: float) -> Row:
+def measure(name: str, size: int, case: str, level: float, at: tuple[float, float]) -> Row:
     """Restore one image, rounded to 8 bits, and return its scores."""
-    truth = crop_tensor(name, size)
+    truth = crop_tensor(name, size, *at)
     y = damage(truth, case, level, name)
     begin = time.process_time()
     found = Interpolation().restored(Problem("image", y, data_range=1.0))
@@ -76,6 +79,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", nargs="+", default=list(IMAGES), metavar="NAME")
     parser.add_argument("--sizes", nargs="+", type=int, default=[128, 256])
+    parser.add_argument(
+        "--at",
+        nargs=2,
+        type=float,
+        default=(0.5, 0.5),
+        metavar=("TOP", "LEFT"),
+        help="position of the crops, from 0 (top or left) to 1; default: the center",
+    )
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--save", type=Path, help="write the results to this file")
     parser.add_argument("--before", type=Path, help="compare with the results in this file")
@@ -85,13 +96,13 @@ def main() -> None:
     rows: dict[str, Row] = {}
     before: dict[str, Row] = json.loads(options.before.read_text()) if options.before else {}
     groups: dict[tuple[str, float, int], list[str]] = defaultdict(list)
-    measure(options.images[0], 64, "salt", 0.5)  # load kernels before timing
+    measure(options.images[0], 64, "salt", 0.5, options.at)  # load kernels before timing
     for size in options.sizes:
         for case in options.cases:
             for level in CASES[case]:
                 for name in options.images:
                     key = f"{name} {size} {case} {level}"
-                    rows[key] = measure(name, size, case, level)
+                    rows[key] = measure(name, size, case, level, options.at)
                     groups[case, level, size].append(key)
                     if options.save:
                         options.save.write_text(json.dumps(rows, indent=1))

@@ -31,9 +31,9 @@ def crop(name: str, side: int, top: float = 0.5, left: float = 0.5) -> np.ndarra
     return np.ascontiguousarray(pixels[rows : rows + side, columns : columns + side])
 
 
-def crop_tensor(name: str, side: int) -> Tensor:
-    """Return the central crop of a picture of scikit-image, `(C, side, side)` in [0, 1]."""
-    pixels = torch.from_numpy(crop(name, side))
+def crop_tensor(name: str, side: int, top: float = 0.5, left: float = 0.5) -> Tensor:
+    """Return a crop of a picture of scikit-image, `(C, side, side)` in [0, 1]; see :func:`crop`."""
+    pixels = torch.from_numpy(crop(name, side, top, left))
     return pixels.view(side, side, -1).permute(2, 0, 1).contiguous() / 255
 
 

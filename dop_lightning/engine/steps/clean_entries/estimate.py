@@ -15,6 +15,7 @@ from dop_lightning.engine.steps.clean_entries.calibration import corruption_prob
 from dop_lightning.engine.steps.clean_entries.companions import Companions
 from dop_lightning.engine.steps.clean_entries.decorrelation import Decorrelation
 from dop_lightning.engine.steps.clean_entries.easy import are_few
+from dop_lightning.engine.steps.clean_entries.isolation import isolation_evidence
 from dop_lightning.engine.steps.clean_entries.mixture import MIN_LOG_DENSITY, MIN_SCALE, Entries, Mixture
 from dop_lightning.engine.steps.clean_entries.places import place_evidence
 from dop_lightning.engine.steps.clean_entries.sharp import Sign, of_sign
@@ -36,6 +37,10 @@ MIN_OUTLIER_FRACTION = 1e-5
 
 MIN_COMPANION_DISTANCE = 0.08
 """Distance from the estimate, in scales of the observation, above which entries are compared with their companions."""
+
+MAX_ISOLATED_FRACTION = 0.1
+"""Maximum fraction of outliers of few values for which the evidence from isolation is computed. If they are frequent,
+their values identify them."""
 
 DIVERSITY_RANGE = (0.1, 0.4)
 """Fractions of outliers with rare values between which the weight of companions increases from 0 to 1. Companions
@@ -137,6 +142,13 @@ def clean_and_diversity(
     def company(outlying: Tensor, alone: Tensor) -> Tensor:
         return order.line(companions().evidence(order.back(outlying), order.back(alone)))
 
+    @cache
+    def isolation() -> Tensor:
+        generator = torch.Generator().manual_seed(2)
+        distance = MIN_COMPANION_DISTANCE * scale
+        evidence = isolation_evidence(y, estimate, distance, lively, observed, per_pixel, generator)
+        return order.line(evidence) / order.groups
+
     seen = order.line(observed)
     clean, diverse = _fit_clean(
         torch.where(seen, order.line(y), order.line(estimate)),  # unobserved entries are not outliers
@@ -151,6 +163,7 @@ def clean_and_diversity(
         order.groups,
         places.doubt,
         company if y.dim() == 3 and places.doubt < 1 else None,
+        isolation if y.dim() == 3 else None,
     )
     result = order.back(clean * seen)
     if calibrated and diverse > 0:
@@ -213,6 +226,7 @@ def _fit_clean(
     groups: int,
     doubt: float,
     company: Callable[[Tensor, Tensor], Tensor] | None,
+    isolation: Callable[[], Tensor] | None,
 ) -> tuple[Tensor, float]:
     """Compute :func:`clean_and_diversity` on 1-D tensors, alternating between the value densities and the mixture."""
     residual, volume = estimate - y, torch.zeros_like(y)
@@ -244,14 +258,17 @@ def _fit_clean(
         )
         if company is not None and diverse > 0:
             entries = replace(entries, outlying=entries.outlying + diverse / groups * company(1 - clean, alone))
+        isolated = isolation is not None and (diverse > 0 or float((1 - clean).mean()) <= MAX_ISOLATED_FRACTION)
+        if isolation is not None and isolated:
+            entries = replace(entries, outlying=entries.outlying + isolation())
         missed = torch.zeros_like(sizes).index_add_(0, kinds, (1 - outlying) * far)
         initial = Mixture(_outlier_fraction(values, outlying, apart), (missed + 0.1) / (sizes + 1), scales)
         fitted = initial.refit(entries.of(apart), MIN_SCALE * scale, share_too=doubt == 0)
         scales = fitted.scales
         clean = fitted.clean(entries)
-        if doubt == 0 and diverse == 0:  # far entries keep their classification, so another round changes nothing
+        if doubt == 0 and not isolated:  # far entries keep their classification, so another round changes nothing
             break
-        if doubt > 0:
+        if doubt > 0 or isolated:
             outlying = (1 - clean) * far
     return clean, diverse
 

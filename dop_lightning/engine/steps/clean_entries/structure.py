@@ -3,14 +3,17 @@
 Shapes: C×H×W, an image.
 """
 
+import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dop_lightning.engine.steps.clean_entries.activity import activity
+from dop_lightning.engine.steps.clean_entries.interpolation import interpolate
 from dop_lightning.engine.steps.clean_entries.medians import window_median
-from dop_lightning.engine.steps.clean_entries.places import place_evidence
+from dop_lightning.engine.steps.clean_entries.places import Places, place_evidence
 from dop_lightning.engine.steps.clean_entries.sharp import Sign, of_sign, sharp_outliers
 from dop_lightning.engine.steps.clean_entries.values import FAR_DISTANCE, Bins, fit_values
 
@@ -34,6 +37,10 @@ FEWEST = 1e-3
 """If the outlier fraction is below :data:`STRUCTURE`, outliers count as none below this fraction of all entries."""
 
 
+MIN_COUNT = 4.0
+"""Minimum number of outliers that the second look finds, after subtracting one standard deviation."""
+
+
 class FirstLook(NamedTuple):
     """Result of the first look at an observation.
 
@@ -42,7 +49,8 @@ class FirstLook(NamedTuple):
             If no entry stands out, 0 if all entries are close to the median, else 1.
         clean: probability that each entry is clean, ``(C, H, W)``; 1 for entries that do not stand out.
         by_noise: whether the outliers were detected from the noise of the frame.
-        median: median around each entry, ``(C, H, W)``, if it was computed.
+        median: median around each entry, ``(C, H, W)``, if it was computed; after a second look, the interpolation of
+            the entries that stand out.
     """
 
     share: float
@@ -67,8 +75,9 @@ def first_look(
     """Compare each entry with the median around it, and entries that stand out with their neighbours.
 
     :mod:`dop_lightning.engine.steps.clean_entries.places` distinguishes outliers from lines, and
-    :mod:`dop_lightning.engine.steps.clean_entries.values` adds the evidence of their values. In a noise-limited frame,
-    outliers are detected by :mod:`~dop_lightning.engine.steps.clean_entries.sharp`.
+    :mod:`dop_lightning.engine.steps.clean_entries.values` adds the evidence of their values. If most of the entries
+    that stand out belong to the picture, a second look compares them with the interpolation from their neighbours. In a
+    noise-limited frame, outliers are detected by :mod:`~dop_lightning.engine.steps.clean_entries.sharp`.
 
     Args:
         y: the observation, ``(C, H, W)``. With another number of dimensions, all entries count as clean, with share 1.
@@ -100,6 +109,8 @@ def first_look(
         flat = float((y - middle).abs()[known].max()) <= MAX_CLEAN_DISTANCE * scale
         return FirstLook(0.0 if flat else 1.0, known.to(y.dtype), median=middle)
     places = place_evidence(y, middle, far, activity(middle), known, torch.Generator().manual_seed(0))
+    if places.share < STRUCTURE and (second := _second_look(y, middle, far, places, scale, known, sign)):
+        middle, far, places = second
     few = places.share * float(far.sum()) < FEWEST * float(known.sum())
     if places.share < MIN_OUTLIER_FRACTION or (places.share < STRUCTURE and few):
         return FirstLook(places.share, known.to(y.dtype), median=middle)
@@ -113,3 +124,22 @@ def first_look(
     if per_pixel:
         outlying = outlying.amax(dim=0, keepdim=True).expand(y.shape)
     return FirstLook(places.share, (1 - outlying) * known, median=middle)
+
+
+def _second_look(
+    y: Tensor, middle: Tensor, far: Tensor, places: Places, scale: float, known: Tensor, sign: Sign
+) -> tuple[Tensor, Tensor, Places] | None:
+    """Interpolate the far entries, and return the estimate, the entries far from it too, and the evidence of places.
+
+    At edges and in fine texture, the interpolation is more accurate than the median. Both give an estimate of the
+    number of outliers, and the smaller one counts. The result is ``None`` if it is too small to be distinguished from 0
+    or, relative to the number of entries that stand out, from structure.
+    """
+    estimate = torch.where(far, interpolate(y, known.to(y.dtype), far, first=middle), middle)
+    away = far & of_sign(y - estimate, sign) & ((y - estimate).abs() > FAR_DISTANCE * scale)
+    number = float(away.sum())
+    second = place_evidence(y, estimate, away, activity(estimate), known, torch.Generator().manual_seed(0))
+    count = min(second.share * number, places.share * float(far.sum()))
+    if count < STRUCTURE * number or count - math.sqrt(number) < MIN_COUNT:
+        return None
+    return estimate, away, replace(second, share=count / number)
