@@ -29,6 +29,7 @@ SOURCES = (
     "join.cpp",
     "join_backward.cpp",
     "krige.cpp",
+    "mixture.cpp",
     "noise.cpp",
 )
 HEADERS = ("common.h", "norm.h", "branches.h")
@@ -204,6 +205,7 @@ SYMBOLS = (
     "join",
     "join_backward",
     "krige",
+    "refit_mixture",
     "step_corruption_float",
     "step_corruption_double",
     "window_medians",
