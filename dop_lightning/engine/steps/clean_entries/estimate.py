@@ -24,6 +24,7 @@ from dop_lightning.engine.steps.clean_entries.values import (
     FAR_DISTANCE,
     UNIFORM,
     Bins,
+    Counts,
     Values,
     fit_values,
     other_values,
@@ -242,9 +243,9 @@ def _fit_clean(
         others = other_values(bins, outlying)
         outlying = outlying * others
         uniform *= float(others.min().clamp_min(MIN_UNIFORM_FACTOR))
-    clean, diverse = 1 - outlying, 0.0
+    clean, diverse, counts = 1 - outlying, 0.0, Counts.of(bins, counted)
     for _ in range(ROUNDS):
-        values = fit_values(bins, outlying, far, counted, uniform)
+        values = fit_values(bins, outlying, far, counted, uniform, counts)
         alone = values.of((1 / (BINS * bins.width * values.outliers)).clamp_max(1))  # the uniform density is 1/range
         diverse = 0.0 if company is None else (1 - doubt) * _value_diversity(alone, outlying)
         entries = Entries(

@@ -142,7 +142,37 @@ def other_values(bins: Bins, outlying: Tensor) -> Tensor:
     return probability.index_select(0, bins.values)
 
 
-def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform: float = UNIFORM) -> Values:
+class Counts(NamedTuple):
+    """What does not depend on which entries are outliers, by bin.
+
+    Attributes:
+        values: histogram of the values.
+        number: number of values.
+        shares: fraction of the estimates that are farther than t, ``#{j: |x̂ⱼ − v| > t}/N``.
+        further: the same for the distance ``(1 + SHIFT)·t``.
+    """
+
+    values: Tensor
+    number: Tensor
+    shares: Tensor
+    further: Tensor
+
+    @classmethod
+    def of(cls, bins: Bins, seen: Tensor) -> "Counts":
+        """Count the observed entries, or a sample of them."""
+        values, expected, number = _sampled_histograms(bins, seen)
+        distances = (bins.far, ((1 + SHIFT) * bins.far).long())
+        return cls(values, number, *(_fraction_far(expected, int(t), bins.width.dtype) for t in distances))
+
+
+def fit_values(
+    bins: Bins,
+    outlying: Tensor,
+    far: Tensor,
+    seen: Tensor,
+    uniform: float = UNIFORM,
+    counts: Counts | None = None,
+) -> Values:
     """Estimate the densities of the values.
 
     Args:
@@ -151,13 +181,11 @@ def fit_values(bins: Bins, outlying: Tensor, far: Tensor, seen: Tensor, uniform:
         far: bool, true for entries far from their estimate.
         seen: bool, true for observed entries; others are ignored.
         uniform: weight of a uniform density in q, above 0.
+        counts: counts of the observed entries; computed by default.
     """
     counted = far & seen
     outliers, far_clean = _far_histograms(bins.values, outlying, counted)
-    all_counts, expected, number = _sampled_histograms(bins, seen)
-    shares, further = (
-        _fraction_far(expected, int(t), outlying.dtype) for t in (bins.far, ((1 + SHIFT) * bins.far).long())
-    )
+    all_counts, number, shares, further = Counts.of(bins, seen) if counts is None else counts
     rate = outliers / shares.clamp_min(MIN_FAR_FRACTION) / number  # ρ
     parts = rate.view(PARTS, -1)
     sums = parts.sum(dim=1)
