@@ -20,7 +20,8 @@ AT_ONCE = 1 << 15
 """Number of windows that are sorted at once, so that they fit in the cache of a core."""
 
 MIN_COLUMNS = 16
-"""Minimum width of an image for the compiled kernel, which has up to 16 windows in a register."""
+"""Minimum width of an image for the compiled kernel, which has up to 16 windows in a register. Narrower images are
+widened."""
 
 
 def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
@@ -36,8 +37,9 @@ def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
     reach = side // 2
     values = torch.where(known, y, torch.nan)
     around = pad(values[None], [reach] * 4, mode="replicate")[0]
-    if y.shape[2] >= MIN_COLUMNS and (kernels := kernels_for(y)) is not None:
-        result = _compiled_medians(kernels, around, side)
+    if (kernels := kernels_for(y)) is not None:
+        wide = pad(around, [0, max(0, MIN_COLUMNS - y.shape[2])])
+        result = _compiled_medians(kernels, wide, side)[:, :, : y.shape[2]]
     else:
         rows = max(1, AT_ONCE // (y.shape[0] * y.shape[2]))
         parts = [around[:, top : top + rows + side - 1] for top in range(0, y.shape[1], rows)]

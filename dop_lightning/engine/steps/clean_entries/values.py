@@ -21,6 +21,7 @@ there is a pardon, ``log (h(v) − 2ρ(v))/c̄(v)``, only for a value that at le
 twice as many entries as outliers.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -42,6 +43,9 @@ UNIFORM = 0.02
 
 SMOOTHING_DEVIATION = 16
 """Standard deviation, in bins, of the smoothing that gives c̄."""
+
+REACH = 3 * SMOOTHING_DEVIATION
+"""Distance, in bins, up to which it averages."""
 
 FEW_VALUES = 4
 """Maximum number of values of dead and hot pixels, in bins."""
@@ -278,13 +282,21 @@ def _fraction_far(counts: Tensor, far: int, dtype: torch.dtype) -> Tensor:
 
 def _average_levels(density: Tensor) -> Tensor:
     """Average over two grey levels of 8 bits, because every other bin is empty in data of 8 bits."""
-    kernel = torch.full((1, 1, 4), 0.25, dtype=density.dtype, device=density.device)
-    return conv1d(pad(density[None, None], (1, 2)), kernel)[0, 0]
+    return conv1d(pad(density[None, None], (1, 2)), _level_kernel(density.dtype, density.device))[0, 0]
 
 
 def _blur(density: Tensor) -> Tensor:
     """Blur a density with a Gaussian; mass outside the range is lost."""
-    reach = 3 * SMOOTHING_DEVIATION
-    steps = torch.arange(-reach, reach + 1, dtype=density.dtype, device=density.device)
+    return conv1d(pad(density[None, None], [REACH] * 2), _gaussian_kernel(density.dtype, density.device))[0, 0]
+
+
+@cache
+def _level_kernel(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((1, 1, 4), 0.25, dtype=dtype, device=device)
+
+
+@cache
+def _gaussian_kernel(dtype: torch.dtype, device: torch.device) -> Tensor:
+    steps = torch.arange(-REACH, REACH + 1, dtype=dtype, device=device)
     kernel = torch.exp(-steps.square() / (2 * SMOOTHING_DEVIATION**2))
-    return conv1d(pad(density[None, None], [reach] * 2), (kernel / kernel.sum())[None, None])[0, 0]
+    return (kernel / kernel.sum())[None, None]
