@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Sequence
 
 from dop_lightning.cli.options import DEVICES, OptionParser
+from dop_lightning.foundation.collection import import_frozen
 from dop_lightning.foundation.user_paths import out_folder
 
 PRESET_NAMES = ("instant", "quick", "default", "best", "paper")
@@ -110,7 +111,7 @@ def run(_: str, arguments: Sequence[str]) -> int:
     """
     if "-h" not in arguments and "--help" not in arguments:
         options = parser().parse_args(arguments)  # before slow imports
-        return int(importlib.import_module("dop_lightning.cli.configs.recover").run(options))
+        return int(import_frozen("dop_lightning.cli.configs.recover").run(options))
     print(parser().format_help(), flush=True)
     presets = importlib.import_module("dop_lightning.cli.configs.preset_times")  # seconds
     for line in presets.preset_lines():
