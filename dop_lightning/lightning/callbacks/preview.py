@@ -91,8 +91,8 @@ class PreviewFile(RecoveryCallback):
         begin = time.perf_counter()
         if any(problem.is_tile for problem in state.problems):
             self._evaluate_tiles(trainer, state)
-        elif state.iteration == module.maximum:
-            return  # a regular evaluation follows at once
+        elif iterations == state.iteration == module.maximum:
+            return  # the whole run is one block; a regular evaluation follows at once
         elif self._is_due(names[0], begin) and self._is_affordable(self._looking + self._writing, MAX_TIME_FRACTION):
             self._evaluate_state(trainer, state)
         for name in {self._wholes[name].name: name for name in names}.values():
