@@ -71,7 +71,7 @@ LOOSE, SURE = 0.65, 0.95
 PEAK = 0.25
 """Minimum fraction of pixels of long lines at the most frequent opacity for scratches to be half-transparent."""
 
-MIN_EXACT_FRACTION = 0.003
+MIN_EXACT_FRACTION = 0.007
 """If exact scratches cover less than this fraction of the pixels, thin structures are searched."""
 
 MAX_BLACK = 0.25

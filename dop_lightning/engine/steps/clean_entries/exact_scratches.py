@@ -13,9 +13,9 @@ from dop_lightning.engine.steps.clean_entries.scratch_models import HalfTranspar
 TILE, OVERLAP = 1024, 128
 """Side length and overlap, in pixels, of the tiles of a large image, which limit the memory."""
 
-MIN_MEAN_SCORE = 2.45
-"""Minimum mean score per row of all half-transparent scratches. Curves of undamaged pictures have 1.4 to 2.3 under the
-opacity with most votes, scratches 2.65 and more."""
+MIN_MEAN_GAIN = 2.4
+"""Minimum mean gain per row of all half-transparent scratches. Curves of undamaged pictures have 1.3 to 2.2 under the
+opacity with most votes, scratches 2.6 and more."""
 
 
 def exact_scratches(y: Tensor, known: Tensor) -> Tensor:
@@ -27,28 +27,28 @@ def exact_scratches(y: Tensor, known: Tensor) -> Tensor:
     """
     y, known = y.to("cpu", torch.float32), known.cpu()
     tiles = [(rows, columns) for rows in _spans(y.shape[1]) for columns in _spans(y.shape[2])]
-    opaque = torch.zeros_like(known)
-    for model in likely_opaque([(y[:, rows, columns], known[rows, columns]) for rows, columns in tiles]):
-        opaque |= _found(model, y, known, tiles)
-    rest = known & ~opaque
-    found = opaque
-    for half in likely_half_transparent([(y[:, rows, columns], rest[rows, columns]) for rows, columns in tiles]):
-        found = found | _found(half, y, rest, tiles)
+    parts = [(y[:, rows, columns], known[rows, columns]) for rows, columns in tiles]
+    found = torch.zeros_like(known)
+    for opaque in likely_opaque(parts):
+        found |= _found(opaque, y, known, tiles)
+    rest = known & ~found
+    for half in likely_half_transparent(parts):
+        found |= _found(half, y, rest, tiles)
     return found
 
 
 def _found(model: Opaque | HalfTransparent, y: Tensor, known: Tensor, tiles: list[tuple[slice, slice]]) -> Tensor:
-    """Return the pixels of the scratches of a model, ``(H, W)``; none if half-transparent ones score too low."""
+    """Return the pixels of the scratches of a model, ``(H, W)``; none if half-transparent ones have a low gain."""
     found = torch.zeros_like(known)
-    score, rows = 0.0, 0
+    gain, rows = 0.0, 0
     for tile in tiles:
         image, seen, pixels = y[:, tile[0], tile[1]], known[tile], found[tile]
         for part, visible, painted in ((image, seen, pixels), (image.transpose(1, 2), seen.T, pixels.T)):
             for path in best_paths(model.gains(part, visible)):
                 path.paint(painted)
-                score += path.score
+                gain += path.gain
                 rows += len(path.rows)
-    accepted = isinstance(model, Opaque) or score > MIN_MEAN_SCORE * rows
+    accepted = isinstance(model, Opaque) or gain > MIN_MEAN_GAIN * rows
     return found if accepted else torch.zeros_like(found)
 
 

@@ -25,7 +25,7 @@ VALUE_CHAIN, OPACITY_CHAIN = 16, 10
 MIN_VOTES = 10
 """Minimum number of votes for a model."""
 
-MAX_VALUES = 6
+MAX_VALUES = 12
 """Maximum number of values of opaque scratches."""
 
 OPACITIES = (0.2, 0.95)

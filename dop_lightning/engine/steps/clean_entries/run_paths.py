@@ -48,12 +48,14 @@ class Path:
         rows: row r of each run.
         firsts: first column c of each run.
         lengths: length n of each run.
-        score: sum of the gains minus the penalties.
+        gain: sum of the gains of all runs.
+        score: sum of the gains minus the penalties, without gains of runs of earlier paths.
     """
 
     rows: np.ndarray
     firsts: np.ndarray
     lengths: np.ndarray
+    gain: float
     score: float
 
     def paint(self, found: Tensor) -> None:
@@ -98,13 +100,12 @@ def best_paths(gain: Tensor) -> list[Path]:
     if not bool(ends.any()):
         return []
     ends &= (_best_before(gain.flip(1)) <= 0).flip(2).flip(0)
-    places = ends.nonzero()
-    places = places[reached[ends].sort(descending=True, stable=True).indices].numpy()
+    order = reached[ends].sort(descending=True, stable=True).indices
     values, gains = reached.numpy(), gain.numpy()
     used = np.zeros(gain.shape[1:], dtype=bool)
     seen = np.zeros(reached.shape, dtype=bool)
     paths = []
-    for place in places:
+    for place in ends.nonzero()[order].numpy():
         path = _traced(place, values, gains, seen, used)
         if path is not None:
             paths.append(path)
@@ -161,7 +162,7 @@ def _traced(
     if score < MIN_SCORE:
         return None
     rows, firsts, lengths = np.array(runs[begin:end], dtype=np.int64).T
-    return Path(rows, firsts, lengths, score)
+    return Path(rows, firsts, lengths, float(gains[lengths - 1, rows, firsts].sum()), score)
 
 
 def _previous(values: np.ndarray, side: int, n: int, row: int, column: int) -> list[tuple[float, float, int, int, int]]:
