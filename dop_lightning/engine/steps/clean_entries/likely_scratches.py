@@ -1,6 +1,7 @@
 r"""Models of scratches that are likely in an image, by votes of chains of runs.
 
-A run votes for a value if all its pixels have this value, both its edges have contrast, and the runs above it agree.
+A run votes for a value if all its pixels have this value, it is darker or brighter than the pixels at both sides, and
+the runs above it agree.
 For the opacity of scratches of value v, let p be the first or last pixel of a run and q the pixel outside. Then
 
     y_p − y_q ≈ o·(v − y_q),    so  ô = ⟨y_p − y_q, v − y_q⟩/|v − y_q|²,
@@ -25,7 +26,7 @@ VALUE_CHAIN, OPACITY_CHAIN = 16, 10
 MIN_VOTES = 10
 """Minimum number of votes for a model."""
 
-MAX_VALUES = 12
+MAX_VALUES = 8
 """Maximum number of values of opaque scratches."""
 
 OPACITIES = (0.2, 0.95)
@@ -88,12 +89,15 @@ def _value_votes(y: Tensor, known: Tensor) -> Tensor:
         width = image.shape[2]
         contrast = (mean_square(image[..., 1:] - image[..., :-1]) > FAINTEST**2) & seen[:, 1:] & seen[:, :-1]
         first, last = pad(contrast, (1, 0)), pad(contrast, (0, 1))
+        into, out_of = pad(image.diff(dim=2), (1, 0)), pad(image.diff(dim=2), (0, 1))
         valid = torch.zeros(LONGEST, *first.shape, dtype=torch.bool)
         alike = torch.ones_like(first)
         for n in range(1, min(LONGEST, width) + 1):
             count = width - n + 1
             alike = alike[:, :count] & ((image[..., n - 1 :] - image[..., :count]).abs().amax(dim=0) <= SAME)
-            valid[n - 1, :, :count] = alike & first[:, :count] & last[:, n - 1 :]
+            both = first[:, :count] & last[:, n - 1 :]
+            same_sign = (into[..., :count] * out_of[..., n - 1 :]).sum(dim=0) < 0
+            valid[n - 1, :, :count] = alike & both & same_sign
         votes.append(image[:, (chain_lengths(image[:, None], valid, SAME) >= VALUE_CHAIN).any(dim=0)])
     return torch.cat(votes, dim=1)
 

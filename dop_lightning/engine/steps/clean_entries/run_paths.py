@@ -95,7 +95,7 @@ def best_paths(gain: Tensor) -> list[Path]:
     Args:
         gain: ``(N, H, W)`` from :func:`run_gains`.
     """
-    reached = gain + _best_before(gain).clamp_min(0)
+    reached = _best_before(gain).add_(gain)
     ends = (reached >= MIN_SCORE) & (gain > 0)
     if not bool(ends.any()):
         return []
@@ -115,18 +115,22 @@ def best_paths(gain: Tensor) -> list[Path]:
 
 
 def _best_before(gain: Tensor) -> Tensor:
-    """Return ``max_previous D − penalty`` of all runs, ``(2, N, H, W)``."""
+    """Return ``max(0, max_previous D − penalty)`` of all runs, ``(2, N, H, W)``."""
     lengths, height, width = gain.shape
-    result = gain.new_full((2, lengths, height, width), IMPOSSIBLE)
+    result = gain.new_zeros(2, lengths, height, width)
     before = gain.new_full((2, lengths + 2, width + 2), IMPOSSIBLE)
-    before[:, 1:-1, 1:-1] = gain[:, 0]
+    carried = before[:, 1:-1, 1:-1]
+    torch.clamp(gain[:, 0].expand_as(carried), 0, MAX_CARRIED, out=carried)
+    either, turned = torch.empty(2, 2, lengths, width + 2).unbind()
     for r in range(1, height):
-        resized = torch.maximum(before[:, :-2], before[:, 2:]) - RESIZE
-        any_length = torch.maximum(before[:, 1:-1], resized)
-        either = torch.maximum(any_length, any_length.flip(0) - TURN)
-        torch.maximum(either[0, :, 1:-1], either[0, :, 2:], out=result[0, :, r])
-        torch.maximum(either[1, :, 1:-1], either[1, :, :-2], out=result[1, :, r])
-        before[:, 1:-1, 1:-1] = (gain[:, r] + result[:, :, r].clamp_min(0)).clamp_max(MAX_CARRIED)
+        torch.maximum(before[:, :-2], before[:, 2:], out=either)
+        torch.maximum(either.sub_(RESIZE), before[:, 1:-1], out=either)
+        torch.sub(either.flip(0), TURN, out=turned)
+        torch.maximum(either, turned, out=either)
+        here = result[:, :, r]
+        torch.maximum(either[0, :, 1:-1], either[0, :, 2:], out=here[0])
+        torch.maximum(either[1, :, 1:-1], either[1, :, :-2], out=here[1])
+        torch.clamp(here + gain[:, r], 0, MAX_CARRIED, out=carried)
     return result
 
 

@@ -18,6 +18,7 @@ beyond q, the gain at an edge is ``log(ε² + |y_p − y_q|²) − log(ε² + |y
 Shapes: C×H×W, an image in [0, 1].
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,10 @@ RUN_COST = 0.6
 PAIR_WEIGHT = 0.5
 """Weight of the ratio for two pixels of a run. It is below 1 because these pairs are more numerous than the edges and
 depend on each other."""
+
+HALF = 0.5
+"""For ``1 − o`` below this, the ratio for two pixels is scaled to the range that it has here. Otherwise rounding and
+texture, divided by ``1 − o``, would outweigh the edges."""
 
 BEYOND, BEYOND_COST = 0.02, 6.0
 """Margin by which x̂ may leave the range of images, and the cost of each pixel at which it does."""
@@ -83,6 +88,7 @@ class HalfTransparent:
         as_first = across.log() - (FINE**2 + mean_square(x[..., 1:] - y[..., :-1])).log()
         as_last = across.log() - (FINE**2 + mean_square(x[..., :-1] - y[..., 1:])).log()
         pairs = across.log() - (FINE**2 + (across - FINE**2) / shown**2).log()
+        pairs = pairs * min(1.0, math.log(HALF) / math.log(shown))
         both = known[:, 1:] & known[:, :-1]
         as_first, as_last, pairs = (torch.where(both, each, 0) for each in (as_first, as_last, pairs))
         return run_gains(
