@@ -9,7 +9,6 @@ Shapes: P×N×H×W, a property of P numbers of runs of 1 … N pixels by row and
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 
 def chain_lengths(field: Tensor, valid: Tensor, tolerance: float) -> Tensor:
@@ -24,23 +23,31 @@ def chain_lengths(field: Tensor, valid: Tensor, tolerance: float) -> Tensor:
     >>> chain_lengths(field, field[0] > 1, 0.2)[0].tolist()
     [[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 3.0]]
     """
-    sizes, height, width = valid.shape
+    sizes, _, width = valid.shape
+    around, each = torch.meshgrid(torch.arange(-1, 2), torch.arange(-1, 2), indexing="ij")
+    steps = (around * (width + 2) + each).view(9, 1)  # to the runs above: by length, and by first column
+    same_size = field.shape[1] == 1
     result = torch.zeros(valid.shape, dtype=torch.float32)
-    reached = torch.zeros(2, sizes, width)
-    for row in range(height):
-        own = valid[:, row]
-        if row and bool(own.any()):
-            around = pad(reached, (1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)  # 2 × N × W × 3 × 3
-            above = pad(field[:, :, row - 1], (1, 1, 1, 1) if field.shape[1] > 1 else (1, 1), value=torch.inf)
-            near = above.unfold(2, 3, 1) if field.shape[1] == 1 else above.unfold(1, 3, 1).unfold(2, 3, 1)
-            here = field[:, :, row, :, None] if field.shape[1] == 1 else field[:, :, row, :, None, None]
-            alike = (near - here).abs().amax(dim=0) <= tolerance
-            if field.shape[1] == 1:
-                alike = alike[..., None, :]
-            linked = (around * alike).amax(dim=3)
-            to_left, to_right = linked[0, ..., 1:].amax(dim=-1), linked[1, ..., :-1].amax(dim=-1)
-            reached = (1 + torch.stack([to_left, to_right])) * own
+    reached, next_reached = torch.zeros(2, 2, (sizes + 2) * (width + 2))
+    previous = reached.new_zeros(0, dtype=torch.int64)
+    by_row = valid.transpose(0, 1).nonzero()
+    for row, runs in enumerate(by_row.split(valid.sum(dim=(0, 2)).tolist())):
+        n, column = runs[:, 1], runs[:, 2]
+        own = (n + 1) * (width + 2) + column + 1
+        if row and len(own) and len(previous):
+            size, first = (
+                (n + around.reshape(9, 1)).clamp(0, sizes - 1),
+                (column + each.reshape(9, 1)).clamp(0, width - 1),
+            )
+            above = field[:, 0, row - 1][:, first] if same_size else field[:, :, row - 1][:, size, first]
+            here = field[:, 0 if same_size else n, row, column][:, None]
+            alike = (above - here).abs().amax(dim=0) <= tolerance
+            linked = (reached[:, own + steps] * alike).view(2, 3, 3, -1).amax(dim=1)
+            chains = 1 + torch.stack([linked[0, 1:].amax(dim=0), linked[1, :-1].amax(dim=0)])
         else:
-            reached = own.to(torch.float32).expand(2, -1, -1)
-        result[:, row] = reached.amax(dim=0)
+            chains = torch.ones(2, len(own))
+        next_reached[:, own] = chains
+        result[n, row, column] = chains.amax(dim=0)
+        reached[:, previous] = 0
+        reached, next_reached, previous = next_reached, reached, own
     return result
