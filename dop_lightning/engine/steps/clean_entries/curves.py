@@ -74,9 +74,6 @@ PEAK = 0.25
 MIN_EXACT_FRACTION = 0.007
 """If exact scratches cover less than this fraction of the pixels, thin structures are searched."""
 
-MAX_BLACK = 0.25
-"""Maximum value of the darkest pixel, in scales of the observation, of an image whose black is 0."""
-
 MAX_SCRATCH_FRACTION_FOR_CREASES = 0.01
 """If scratches cover less than this fraction of the pixels, creases are searched. An image is assumed to have only one
 of the two kinds of damage."""
@@ -137,9 +134,10 @@ def scratches(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> 
 
 
 def _from_black(y: Tensor, scale: float, known: Tensor) -> Tensor:
-    """Return y in [0, 1]. Black is 0, or the minimum of images that are far from it."""
-    low = float(y[:, known].amin()) / scale if bool(known.any()) else 0.0
-    return (y / scale - (0.0 if 0 <= low <= MAX_BLACK else low)).clamp(0, 1)
+    """Return y in [0, 1]. Black is 0, or the minimum if y is not within [0, scale]."""
+    values = y[:, known] / scale
+    inside = values.numel() == 0 or (float(values.amin()) >= 0 and float(values.amax()) <= 1)
+    return (y / scale - (0.0 if inside else float(values.amin()))).clamp(0, 1)
 
 
 def _thin_scratches(y: Tensor, scale: float, known: Tensor) -> Tensor:

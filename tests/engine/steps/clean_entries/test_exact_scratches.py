@@ -111,3 +111,9 @@ def test_unusual_images_have_no_scratches() -> None:
     for y in (torch.zeros(1, 30, 30), torch.rand(3, 40, 25, generator=torch.Generator().manual_seed(0))):
         assert not exact_scratches(y, everywhere(y)).any()
         assert not exact_scratches(y, ~everywhere(y)).any()
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(255.0, 0.0), (2.0, -1.0)])
+def test_scale_and_offset_do_not_matter(factor: float, offset: float) -> None:
+    y, support = scratched("chelsea", 1.0, 0.5)
+    assert f1(scratches(factor * y + offset, factor)[0], support) > 0.7
