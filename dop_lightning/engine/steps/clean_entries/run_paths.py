@@ -71,7 +71,7 @@ def run_gains(left: Tensor, right: Tensor, inside: Tensor, pairs: Tensor) -> Ten
         left: gain of a pixel as the first of a run, ``(H, W)``.
         right: gain of a pixel as the last of a run, ``(H, W)``.
         inside: gain of each pixel of a run, ``(H, W)``.
-        pairs: gain of each pixel of a run with the one before it, except for the first, ``(H, W)``.
+        pairs: gain of each pixel of a run with its left neighbour, except for the first, ``(H, W)``.
 
     >>> gains = run_gains(*(value * torch.ones(1, 9) for value in (1, 2, 10, 100)))
     >>> gains[:3, 0, 0].tolist(), gains[1, 0, 8].item()
