@@ -1,8 +1,8 @@
 r"""Models of scratches, and the log likelihood ratio of a run of pixels under a model and as part of the picture.
 
 A half-transparent scratch shows ``(1 − o)·x + o·v`` with one opacity o and one value v, 0 or 1. Inside it the picture
-would be ``x̂ = (y − o·v)/(1 − o)``. Let p be the first pixel of a run, and q its left neighbour, outside. Differences d of
-adjacent pixels of a picture have heavy tails, with a density close to ``1/(ε² + d²)``. So at an edge of a run,
+would be ``x̂ = (y − o·v)/(1 − o)``. Let p be the first pixel of a run, and q its left neighbour, outside. Differences d
+of adjacent pixels of a picture have heavy tails, with a density close to ``1/(ε² + d²)``. So at an edge of a run,
 
     log ratio = log(ε² + |y_p − y_q|²) − log(ε² + |x̂_p − y_q|²)
 
