@@ -4,7 +4,9 @@ An opaque scratch has a constant value along its length. A half-transparent scra
 constant opacity o and constant value v, white or black. In contrast, edges of objects are steps, and lines of objects
 are blurred and shaded.
 
-Bright curves are found as follows. Dark curves are the bright curves of 1 − y.
+Scratches of exactly one value or one opacity, up to rounding to 8 bits, are paths of maximum likelihood
+(``exact_scratches.py``). If there are almost none, for instance because the file was compressed, thin structures are
+searched with tolerances. Bright curves are found as follows. Dark curves are the bright curves of 1 − y.
 
 1. *Thin structures.* The top-hat ``T = y − open(y)`` by a disk of diameter 7 pixels, averaged over the channels, is the
    contrast of structures narrower than the disk. The opening by lines of L pixels in 16 directions,
@@ -31,6 +33,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
 from dop_lightning.engine.steps.clean_entries.blur import local_mean
 from dop_lightning.engine.steps.clean_entries.components import Extents, grow
+from dop_lightning.engine.steps.clean_entries.exact_scratches import exact_scratches
 
 Offset = tuple[int, int]
 
@@ -67,6 +70,9 @@ LOOSE, SURE = 0.65, 0.95
 
 PEAK = 0.25
 """Minimum fraction of pixels of long lines at the most frequent opacity for scratches to be half-transparent."""
+
+MIN_EXACT_FRACTION = 0.007
+"""If exact scratches cover less than this fraction of the pixels, thin structures are searched."""
 
 MAX_SCRATCH_FRACTION_FOR_CREASES = 0.01
 """If scratches cover less than this fraction of the pixels, creases are searched. An image is assumed to have only one
@@ -121,6 +127,21 @@ def scratches(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> 
     if y.dim() != 3 or min(y.shape[1:]) < LONG:
         return torch.zeros_like(y, dtype=torch.bool)
     known = torch.ones_like(y[0], dtype=torch.bool) if observed is None else observed.all(dim=0)
+    found = exact_scratches(_from_black(y, scale, known), known).to(y.device)
+    if float(found.to(torch.float32).mean()) < MIN_EXACT_FRACTION:
+        found = found | _thin_scratches(y, scale, known)
+    return _drop_short(found).expand_as(y) & (known if observed is None else observed)
+
+
+def _from_black(y: Tensor, scale: float, known: Tensor) -> Tensor:
+    """Return y in [0, 1]. Black is 0, or the minimum if y is not within [0, scale]."""
+    values = y[:, known] / scale
+    inside = values.numel() == 0 or (float(values.amin()) >= 0 and float(values.amax()) <= 1)
+    return (y / scale - (0.0 if inside else float(values.amin()))).clamp(0, 1)
+
+
+def _thin_scratches(y: Tensor, scale: float, known: Tensor) -> Tensor:
+    """Return thin structures of nearly one value or nearly one opacity, or, if there are few, creases; ``(H, W)``."""
     both = _thin_structures(y, scale, known)
     found = both[0].opaque() | both[1].opaque()
     share, half = max((each.half_transparent() for each in both), key=lambda each: each[0])
@@ -128,7 +149,7 @@ def scratches(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> 
         found = found | half
     if float(found.to(y.dtype).mean()) < MAX_SCRATCH_FRACTION_FOR_CREASES:
         found = found | both[0].creases()
-    return _drop_short(found).expand_as(y) & (known if observed is None else observed)
+    return found
 
 
 def looks_scratched(y: Tensor, scale: float = 1.0, observed: Tensor | None = None) -> bool:
