@@ -43,6 +43,10 @@ MAX_ISOLATED_FRACTION = 0.1
 """Maximum fraction of outliers of few values for which the evidence from isolation is computed. If they are frequent,
 their values identify them."""
 
+MIN_GROUP_EVIDENCE = 2.0
+"""If places give no evidence, far entries count as outliers in the densities of the values, except those with evidence
+from isolation of at least this amount against it. With less evidence, few errors would confirm themselves."""
+
 DIVERSITY_RANGE = (0.1, 0.4)
 """Fractions of outliers with rare values between which the weight of companions increases from 0 to 1. Companions
 identify outliers of arbitrary value, such as uniform random ones. Outliers of few values, such as dead and hot pixels,
@@ -269,8 +273,11 @@ def _fit_clean(
         clean = fitted.clean(entries)
         if doubt == 0 and not isolated:  # far entries keep their classification, so another round changes nothing
             break
-        if doubt > 0 or isolated:
+        if doubt > 0:
             outlying = (1 - clean) * far
+        elif isolation is not None and isolated:
+            grouped = isolation() < -MIN_GROUP_EVIDENCE / groups
+            outlying = torch.where(grouped, (1 - clean) * far, outlying)
     return clean, diverse
 
 

@@ -13,12 +13,12 @@ The distribution f₀ of S for outliers depends on the picture and on the corrup
 observation: the value ``y_i`` is moved to a random place k with ``x̂_k ≈ x̂_i``, as in
 :mod:`~dop_lightning.engine.steps.clean_entries.places`. With N entries that are away from their estimate, n of them in
 a cell of S, and ``n₀`` of N random places, the fraction π of outliers is the minimum ratio of n to ``n₀`` over the
-lower tails of S, where clean entries are rare. ``n − π·n₀`` clean entries are in the cell, and with f₁ their
-distribution,
+lower tails of S, where clean entries are rare. ``m = n − π·n₀`` clean entries are in the cell, up to chance, and their
+total number ``(1 − π)·N`` is known up to about ``√N``. With ``f₀ = n₀/N`` and
 
-    ``log f₀(S)/f₁(S)``
+    ``f₁ = (m + √N·f₀) / ((1 − π)·N + √N)``,
 
-is added to the log odds that an entry is an outlier. In salt-and-pepper noise, the values decide, and S adds little.
+``log f₀/f₁`` is added to the log odds that an entry is an outlier. It is 0 if there are no clean entries.
 """
 
 import torch
@@ -48,10 +48,10 @@ TAIL = 0.2
 """Minimum fraction of the random places in a tail; with fewer places, the ratio is uncertain."""
 
 PSEUDOCOUNT = 1.0
-"""Pseudocount of each cell at the overall fraction of outliers, so that empty cells give no evidence."""
+"""Pseudocount of each cell, for entries and for random places."""
 
 DEVIATIONS = 1.0
-"""Fractions within this many standard deviations of the overall fraction give no evidence."""
+"""Numbers of clean entries within this many standard deviations of ``N·(1 − π)·f₀`` give no evidence."""
 
 MIN_FRACTION = 1e-3
 """Fractions are clamped to between this value and 1 minus this value."""
@@ -130,10 +130,14 @@ def _log_ratio(found: Tensor, by_chance: Tensor) -> Tensor:
     ratio[chance_below < TAIL * total] = 1
     share = ratio.amin(1, keepdim=True).clamp(MIN_FRACTION, 1 - MIN_FRACTION)
     weights = (found + PSEUDOCOUNT).flip(1)
-    shares, pooled = increasing(share * (by_chance + PSEUDOCOUNT).flip(1) / weights, weights)
-    error = DEVIATIONS * (2 * shares / pooled).sqrt()  # the counts of entries and of draws are both random
-    certain = torch.minimum(torch.maximum(share, shares - error), shares + error)
-    return (certain.logit(MIN_FRACTION) - share.logit(MIN_FRACTION)).flip(1)
+    relative, number = increasing((by_chance + PSEUDOCOUNT).flip(1) / weights, weights)
+    outlying = relative * number  # n₀ of the pool of each cell
+    excess, usual = number - share * outlying, (1 - share) * outlying
+    error = DEVIATIONS * (number + outlying).sqrt()
+    clean = torch.minimum(torch.maximum(usual, excess - error), excess + error).clamp_min(0)
+    unsure = total.sqrt()
+    ratio = outlying * ((1 - share) * total + unsure) / (clean * total + unsure * outlying)
+    return ratio.log().flip(1)
 
 
 def _cell_edges(chance: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def test_groups_are_clean_and_isolated_entries_are_outliers(channels: int, joint
     group = (truth > 0.6) & ~hit
     assert bool((found[(y - estimate).abs() <= 0.08] == 0).all())
     assert found[group].mean() < -1
-    assert found[hit & (truth < 0.6)].mean() > 0.3
+    assert found[hit & (truth < 0.6)].mean() > 0.2
 
 
 def test_many_outliers_weaken_the_evidence() -> None:
@@ -66,8 +66,8 @@ def test_outliers_alone_are_all_kept() -> None:
     estimate = torch.full((3, SIDE, SIDE), 0.4)
     y, hit = hot(estimate, 0.05)
     found = evidence(y, estimate)[hit]
-    assert found.mean() > -0.3
-    assert (found < -1).float().mean() < 0.1
+    assert found.mean() > -0.2
+    assert (found < -1).float().mean() < 0.05
 
 
 def test_unobserved_entries_do_not_count() -> None:
@@ -99,7 +99,7 @@ def test_highlights_that_the_estimate_misses_stay_clean() -> None:
     y, hit = hot(truth, 0.01)
     clean = clean_probability(y, estimate, torch.ones_like(y, dtype=torch.bool))
     assert ((clean < 0.5) & ~hit).sum() < 0.2 * (truth > 0.6).sum()
-    assert (clean[hit & (truth < 0.6)] < 0.5).float().mean() > 0.95
+    assert (clean[hit & (truth < 0.6)] < 0.5).float().mean() > 0.93
 
 
 def test_second_look_finds_few_outliers_in_a_picture_that_stands_out() -> None:
