@@ -145,9 +145,7 @@ class Mixture:
         fitted = Mixture(self.share.clone(), self.missed, self.scales.contiguous().clone())
         seen = None if entries.seen is None else entries.seen.contiguous()
         classes, missed = entries.classes.to(torch.int64).contiguous(), self.missed.contiguous()
-        floats = [
-            each.contiguous() for each in (entries.residual, entries.outlying, entries.missed, entries.pardon)
-        ]
+        floats = [each.contiguous() for each in (entries.residual, entries.outlying, entries.missed, entries.pardon)]
         kernels.refit_mixture(
             c_void_p(floats[0].data_ptr()),
             c_void_p(classes.data_ptr()),
@@ -242,4 +240,5 @@ def pooled(odds: Tensor, groups: int, seen: Tensor | None = None) -> Tensor:
 
 def log_student(residual: Tensor, scale: Tensor) -> Tensor:
     """Return the log density of ``scale·t_ν``."""
-    return math.log(STUDENT_DENSITY) - scale.log() - (DEGREES + 1) / 2 * torch.log1p((residual / scale).square() / DEGREES)
+    tail = torch.log1p((residual / scale).square() / DEGREES)
+    return math.log(STUDENT_DENSITY) - scale.log() - (DEGREES + 1) / 2 * tail

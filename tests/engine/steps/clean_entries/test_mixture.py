@@ -76,9 +76,10 @@ def test_expanded_scales_of_one_class_are_fitted() -> None:
 
 def test_float64_is_fitted_by_plain_operations() -> None:
     entries = some_entries(1, 2, False)
-    double = Entries(*(each.double() for each in (entries.residual,)), entries.classes, *(
-        each.double() for each in (entries.outlying, entries.missed, entries.pardon)))
+    floats = (entries.residual, entries.outlying, entries.missed, entries.pardon)
+    residual, *densities = (each.double() for each in floats)
     start = initial()
-    fitted = Mixture(*(each.double() for each in (start.share, start.missed, start.scales))).refit(double, 1 / 256, True)
+    doubled = Mixture(*(each.double() for each in (start.share, start.missed, start.scales)))
+    fitted = doubled.refit(Entries(residual, entries.classes, *densities), 1 / 256, True)
     assert fitted.scales.dtype == torch.float64
     assert torch.allclose(fitted.scales.float(), start.refit(entries, 1 / 256, True).scales, rtol=2e-4)
