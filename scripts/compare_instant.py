@@ -6,7 +6,7 @@
 
 The images are full-resolution crops of the colour photographs of scikit-image and of its grey `camera`. The cases
 are salt and pepper (`salt`) and random values (`random`) at 10 to 70 %, hot values at 0.02 to 2 % (`hot`), salt and
-pepper at 0.02 to 1 % (`few`), random values at 0.1 to 5 % (`rare`), and no damage (`none`). PSNR is in dB, of the
+pepper at 0.02 to 1 % (`few`), random values at 0.1 to 5 % (`rare`), black or white pixels at 0.2 to 30 % (`pixels`), and no damage (`none`). PSNR is in dB, of the
 whole image and of the damaged entries. `missed` is the fraction of the damaged entries that are classified as clean
 (w > 0.5), and `rejected` the fraction of the clean entries that are not. Seconds are processor seconds per million
 pixels, on one thread.
@@ -36,6 +36,7 @@ CASES = {
     "hot": (0.0002, 0.001, 0.005, 0.02),
     "few": (0.0002, 0.002, 0.01),
     "rare": (0.001, 0.01, 0.05),
+    "pixels": (0.002, 0.02, 0.3),
     "none": (0.0,),
 }
 COLUMNS = ("PSNR", "PSNR of damaged", "missed", "rejected", "seconds")
@@ -46,12 +47,13 @@ Row = dict[str, float]
 def damage(truth: Tensor, case: str, level: float, name: str) -> Tensor:
     """Return the damaged 8-bit image; the seed is derived from the arguments."""
     rng = np.random.default_rng(zlib.crc32(f"{name} {case} {level} {tuple(truth.shape)}".encode()))
-    places = torch.from_numpy(rng.random(truth.shape) < level)
+    shape = truth[:1].shape if case == "pixels" else truth.shape
+    places = torch.from_numpy(rng.random(shape) < level)
     values = {
         "random": lambda: rng.integers(0, 256, truth.shape),
         "rare": lambda: rng.integers(0, 256, truth.shape),
         "hot": lambda: rng.integers(200, 256, truth.shape),
-    }.get(case, lambda: 255 * rng.integers(0, 2, truth.shape))()
+    }.get(case, lambda: 255 * rng.integers(0, 2, shape))()
     return torch.where(places, torch.from_numpy(values).float() / 255, truth)
 
 

@@ -18,6 +18,7 @@ INTERNAL = {
     *("foundation.bundled", "foundation.folder_lock", "foundation.lazy", "foundation.moved", "foundation.parsing"),
     *("foundation.plotting", "foundation.quiet", "foundation.readers", "foundation.spread", "foundation.thread_count"),
     *("foundation.user_paths", "foundation.yaml_size", "foundation.checksums", "foundation.saved_state"),
+    "foundation.collection",
     *("foundation.interrupts", "foundation.tracebacks", "problems.deferred"),
     *(
         "foundation.launched",

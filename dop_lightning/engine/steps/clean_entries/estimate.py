@@ -150,8 +150,7 @@ def clean_and_diversity(
     @cache
     def isolation() -> Tensor:
         generator = torch.Generator().manual_seed(2)
-        distance = MIN_COMPANION_DISTANCE * scale
-        evidence = isolation_evidence(y, estimate, distance, lively, observed, per_pixel, generator)
+        evidence = isolation_evidence(y, estimate, MIN_COMPANION_DISTANCE * scale, lively, observed, generator)
         return order.line(evidence) / order.groups
 
     seen = order.line(observed)

@@ -7,7 +7,8 @@ For an entry i, the mean over the entries j around it,
     ``S(i) = mean_j min(|r_j|, |r_i|) / |r_i|``,
 
 is 0 for an isolated residual and 1 for one among residuals as large. The entries j are the 8 neighbours in the same
-and in the other channels, and the same pixel in the other channels.
+and in the other channels. The other channels of the pixel itself do not count, since pixels may be corrupted as a
+whole.
 
 The distribution f₀ of S for outliers depends on the picture and on the corruption, and is estimated from the
 observation: the value ``y_i`` is moved to a random place k with ``x̂_k ≈ x̂_i``, as in
@@ -63,7 +64,6 @@ def isolation_evidence(
     distance: float,
     activity: Tensor,
     observed: Tensor,
-    joint: bool,
     generator: torch.Generator,
 ) -> Tensor:
     """Return ``log f₀/f₁`` of each entry, ``(C, H, W)``; 0 for entries near their estimate.
@@ -74,7 +74,6 @@ def isolation_evidence(
         distance: minimum ``|r|`` of the entries to compare, positive.
         activity: activity of the estimate around each entry, ``(C, H, W)``.
         observed: bool, ``(C, H, W)``; unobserved entries are no neighbours.
-        joint: whether the channels of a pixel are corrupted together. If so, they are not compared with each other.
         generator: CPU generator that draws the places.
 
     >>> y = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0)) / 50
@@ -82,7 +81,7 @@ def isolation_evidence(
     >>> y[0, ::8, 3::8] += 0.5  # isolated
     >>> nothing = torch.zeros_like(y)
     >>> seen = torch.ones_like(y, dtype=torch.bool)
-    >>> found = isolation_evidence(y, nothing, 0.1, nothing, seen, False, torch.Generator().manual_seed(0))[0]
+    >>> found = isolation_evidence(y, nothing, 0.1, nothing, seen, torch.Generator().manual_seed(0))[0]
     >>> bool((found[10:13, 10:13] < 0).all()), bool((found[::8, 3::8] >= 0).all())
     (True, True)
     """
@@ -101,8 +100,8 @@ def isolation_evidence(
     if not len(drawn):
         return result
     own = flat.index_select(0, at)
-    alone = _isolation(around, flat, at, own, joint)
-    chance = _isolation(around, flat, drawn, moved, joint)
+    alone = _isolation(around, at, own)
+    chance = _isolation(around, drawn, moved)
     edges = _cell_edges(chance)
     lively = activity_classes(activity, RANKS).flatten()
     steps = distance * torch.tensor(STEPS, dtype=y.dtype, device=y.device)
@@ -146,25 +145,21 @@ def _cell_edges(chance: Tensor) -> Tensor:
     return ascending(chance)[(ranks * (len(chance) - 1)).long().to(chance.device)]
 
 
-def _isolation(around: Tensor, flat: Tensor, places: Tensor, size: Tensor, joint: bool) -> Tensor:
+def _isolation(around: Tensor, places: Tensor, size: Tensor) -> Tensor:
     """Return S of residuals of some sizes at flat indices of the image, in [0, 1].
 
     Args:
         around: sizes of the residuals, infinite for unobserved entries, padded by
             :func:`~dop_lightning.engine.steps.clean_entries.neighbours.bordered`.
-        flat: the same without padding, one dimension.
-        places: indices into ``flat``.
+        places: flat indices.
         size: ``|r|`` of each place.
-        joint: whether to leave out the other channels of the pixel itself.
     """
-    channels, pixels = len(around), len(flat) // len(around)
+    channels, height, width = around.shape
+    pixels = (height - 2) * (width - 2)
     total, number = torch.zeros_like(size), torch.zeros_like(size)
     for other in range(min(channels, MAX_CHANNELS)):
-        here = places if other == 0 else (places + other * pixels) % len(flat)
-        near = list(neighbours_at(around, here))
-        if other and not joint:
-            near.append(flat.index_select(0, here))
-        for value in near:
+        here = places if other == 0 else (places + other * pixels) % (channels * pixels)
+        for value in neighbours_at(around, here):
             known = value.isfinite()
             total += torch.where(known, torch.minimum(value, size), 0)
             number += known

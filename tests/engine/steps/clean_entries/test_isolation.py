@@ -33,18 +33,18 @@ def hot(truth: Tensor, fraction: float, whole: bool = False) -> tuple[Tensor, Te
     return torch.where(hit, 0.7 + 0.3 * torch.rand(truth.shape, generator=generator), truth), hit
 
 
-def evidence(y: Tensor, estimate: Tensor, joint: bool = False, observed: Tensor | None = None) -> Tensor:
+def evidence(y: Tensor, estimate: Tensor, observed: Tensor | None = None) -> Tensor:
     seen = torch.ones_like(y, dtype=torch.bool) if observed is None else observed
     generator = torch.Generator().manual_seed(2)
-    return isolation_evidence(y, estimate, 0.08, activity(estimate), seen, joint, generator)
+    return isolation_evidence(y, estimate, 0.08, activity(estimate), seen, generator)
 
 
-@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("channels", [1, 3, 6])
-def test_groups_are_clean_and_isolated_entries_are_outliers(channels: int, joint: bool) -> None:
+def test_groups_are_clean_and_isolated_entries_are_outliers(channels: int, whole: bool) -> None:
     truth, estimate = highlights(channels)
-    y, hit = hot(truth, 0.01, whole=joint)
-    found = evidence(y, estimate, joint)
+    y, hit = hot(truth, 0.01, whole=whole)
+    found = evidence(y, estimate)
     group = (truth > 0.6) & ~hit
     assert bool((found[(y - estimate).abs() <= 0.08] == 0).all())
     assert found[group].mean() < -1
