@@ -6,10 +6,10 @@
 
 The images are full-resolution crops of the colour photographs of scikit-image and of its grey `camera`. The cases
 are salt and pepper (`salt`) and random values (`random`) at 10 to 70 %, hot values at 0.02 to 2 % (`hot`), salt and
-pepper at 0.02 to 1 % (`few`), random values at 0.1 to 5 % (`rare`), black or white pixels at 0.2 to 30 % (`pixels`), and no damage (`none`). PSNR is in dB, of the
-whole image and of the damaged entries. `missed` is the fraction of the damaged entries that are classified as clean
-(w > 0.5), and `rejected` the fraction of the clean entries that are not. Seconds are processor seconds per million
-pixels, on one thread.
+pepper at 0.02 to 1 % (`few`), random values at 0.1 to 5 % (`rare`), black or white pixels at 0.2 to 30 % (`pixels`),
+and no damage (`none`). PSNR is in dB, of the whole image and of the damaged entries. `missed` is the fraction of the
+damaged entries that are classified as clean (w > 0.5), and `rejected` the fraction of the clean entries that are not.
+Seconds are processor seconds per million pixels, on one thread.
 """
 
 import argparse
