@@ -19,7 +19,8 @@ total number ``(1 − π)·N`` is known up to about ``√N``. With ``f₀ = n₀
 
     ``f₁ = (m + √N·f₀) / ((1 − π)·N + √N)``,
 
-``log f₀/f₁`` is added to the log odds that an entry is an outlier. It is 0 if there are no clean entries.
+``log f₀/f₁`` is added to the log odds that an entry is an outlier. It is 0 if there are no clean entries. The channels
+of a pixel are not independent: with D entries per pixel that has any, counts vary as if they were D times smaller.
 """
 
 import torch
@@ -116,12 +117,20 @@ def isolation_evidence(
         torch.bincount(which, minlength=CELLS * classes).view(classes, CELLS).to(y.dtype)
         for which in (cells[::every], cell(chance, drawn, moved))
     )
-    result.view(-1)[at] = _log_ratio(found, by_chance).flatten().index_select(0, cells)
+    pixels = flat.numel() // len(y)
+    dependent = len(at) / int((at % pixels).unique().numel())
+    result.view(-1)[at] = _log_ratio(found, by_chance, dependent).flatten().index_select(0, cells)
     return result
 
 
-def _log_ratio(found: Tensor, by_chance: Tensor) -> Tensor:
-    """Return ``log f₀/f₁`` of each cell of each class, ``(classes, CELLS)``, given the counts n and ``n₀``."""
+def _log_ratio(found: Tensor, by_chance: Tensor, dependent: float) -> Tensor:
+    """Return ``log f₀/f₁`` of each cell of each class, ``(classes, CELLS)``.
+
+    Args:
+        found: counts n, ``(classes, CELLS)``.
+        by_chance: counts of random places, the same shape.
+        dependent: D, at least 1.
+    """
     total = found.sum(1, keepdim=True)
     by_chance = by_chance * total / by_chance.sum(1, keepdim=True).clamp_min(1)
     below, chance_below = cumulated(found, 1), cumulated(by_chance, 1)
@@ -132,9 +141,9 @@ def _log_ratio(found: Tensor, by_chance: Tensor) -> Tensor:
     relative, number = increasing((by_chance + PSEUDOCOUNT).flip(1) / weights, weights)
     outlying = relative * number  # n₀ of the pool of each cell
     excess, usual = number - share * outlying, (1 - share) * outlying
-    error = DEVIATIONS * (number + outlying).sqrt()
+    error = DEVIATIONS * (dependent * (number + outlying)).sqrt()
     clean = torch.minimum(torch.maximum(usual, excess - error), excess + error).clamp_min(0)
-    unsure = total.sqrt()
+    unsure = (dependent * total).sqrt()
     ratio = outlying * ((1 - share) * total + unsure) / (clean * total + unsure * outlying)
     return ratio.log().flip(1)
 
