@@ -49,11 +49,10 @@ def damage(truth: Tensor, case: str, level: float, name: str) -> Tensor:
     rng = np.random.default_rng(zlib.crc32(f"{name} {case} {level} {tuple(truth.shape)}".encode()))
     shape = truth[:1].shape if case == "pixels" else truth.shape
     places = torch.from_numpy(rng.random(shape) < level)
-    values = {
-        "random": lambda: rng.integers(0, 256, truth.shape),
-        "rare": lambda: rng.integers(0, 256, truth.shape),
-        "hot": lambda: rng.integers(200, 256, truth.shape),
-    }.get(case, lambda: 255 * rng.integers(0, 2, shape))()
+    if case in ("random", "rare", "hot"):
+        values = rng.integers(200 if case == "hot" else 0, 256, shape)
+    else:
+        values = 255 * rng.integers(0, 2, shape)
     return torch.where(places, torch.from_numpy(values).float() / 255, truth)
 
 

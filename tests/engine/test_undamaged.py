@@ -45,7 +45,7 @@ def test_undamaged_entries_are_unchanged(preset: str) -> None:
     iterations = 125 if preset == "quick" else 1
     if preset == "instant":  # quick: the same, and longer
         signal, probability = recovered(method, given, iterations)
-        assert float(probability[0, 20].mean()) > 0.5
+        assert float(probability[0, 20].mean()) > 0.9
         assert float(probability[0, 0, 0]) > 0.9
         assert not torch.equal(signal[known], given.observation[known])
     signal, probability = recovered(method, replace(given, undamaged=known), iterations)

@@ -262,21 +262,21 @@ def _fit_clean(
         )
         if company is not None and diverse > 0:
             entries = replace(entries, outlying=entries.outlying + diverse / groups * company(1 - clean, alone))
-        isolated = isolation is not None and (diverse > 0 or float((1 - clean).mean()) <= MAX_ISOLATED_FRACTION)
-        if isolation is not None and isolated:
-            entries = replace(entries, outlying=entries.outlying + isolation())
+        isolated = None
+        if isolation is not None and (diverse > 0 or float((1 - clean).mean()) <= MAX_ISOLATED_FRACTION):
+            isolated = isolation()
+            entries = replace(entries, outlying=entries.outlying + isolated)
         missed = torch.zeros_like(sizes).index_add_(0, kinds, (1 - outlying) * far)
         initial = Mixture(_outlier_fraction(values, outlying, apart), (missed + 0.1) / (sizes + 1), scales)
         fitted = initial.refit(entries.of(apart), MIN_SCALE * scale, share_too=doubt == 0)
         scales = fitted.scales
         clean = fitted.clean(entries)
-        if doubt == 0 and not isolated:  # far entries keep their classification, so another round changes nothing
-            break
         if doubt > 0:
             outlying = (1 - clean) * far
-        elif isolation is not None and isolated:
-            grouped = isolation() < -MIN_GROUP_EVIDENCE / groups
-            outlying = torch.where(grouped, (1 - clean) * far, outlying)
+        elif isolated is not None:
+            outlying = torch.where(isolated < -MIN_GROUP_EVIDENCE / groups, (1 - clean) * far, outlying)
+        else:  # far entries keep their classification, so another round changes nothing
+            break
     return clean, diverse
 
 

@@ -30,7 +30,7 @@ from dop_lightning.engine.steps.clean_entries.activity import activity_classes
 from dop_lightning.engine.steps.clean_entries.companions import increasing
 from dop_lightning.engine.steps.clean_entries.indices import indices
 from dop_lightning.engine.steps.clean_entries.neighbours import bordered, neighbours_at
-from dop_lightning.engine.steps.clean_entries.places import MAX_COMPARED, places_like
+from dop_lightning.engine.steps.clean_entries.places import MAX_COMPARED, places_like, tail_ratios
 from dop_lightning.engine.steps.clean_entries.sorting import ascending, cumulated
 
 CELLS = 12
@@ -88,7 +88,8 @@ def isolation_evidence(
     """
     result = torch.zeros_like(y)
     residual = torch.where(observed, (y - estimate).abs(), torch.inf)
-    at = indices((residual > distance) & observed)
+    away = (residual > distance) & observed
+    at = indices(away)
     if not len(at):
         return result
     around, flat = bordered(residual), residual.flatten()
@@ -117,8 +118,7 @@ def isolation_evidence(
         torch.bincount(which, minlength=CELLS * classes).view(classes, CELLS).to(y.dtype)
         for which in (cells[::every], cell(chance, drawn, moved))
     )
-    pixels = flat.numel() // len(y)
-    dependent = len(at) / int((at % pixels).unique().numel())
+    dependent = len(at) / int(away.any(dim=0).sum())
     result.view(-1)[at] = _log_ratio(found, by_chance, dependent).flatten().index_select(0, cells)
     return result
 
@@ -134,9 +134,8 @@ def _log_ratio(found: Tensor, by_chance: Tensor, dependent: float) -> Tensor:
     total = found.sum(1, keepdim=True)
     by_chance = by_chance * total / by_chance.sum(1, keepdim=True).clamp_min(1)
     below, chance_below = cumulated(found, 1), cumulated(by_chance, 1)
-    ratio = (below + below.sqrt() + 1) / (chance_below + 1)  # the minimum is biased by about one deviation
-    ratio[chance_below < TAIL * total] = 1
-    share = ratio.amin(1, keepdim=True).clamp(MIN_FRACTION, 1 - MIN_FRACTION)
+    ratios = tail_ratios(below, chance_below, TAIL * total)
+    share = ratios.amin(1, keepdim=True).clamp(MIN_FRACTION, 1 - MIN_FRACTION)
     weights = (found + PSEUDOCOUNT).flip(1)
     relative, number = increasing((by_chance + PSEUDOCOUNT).flip(1) / weights, weights)
     outlying = relative * number  # n₀ of the pool of each cell

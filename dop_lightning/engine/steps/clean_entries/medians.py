@@ -38,7 +38,7 @@ def window_median(y: Tensor, known: Tensor, side: int) -> Tensor:
     values = torch.where(known, y, torch.nan)
     around = pad(values[None], [reach] * 4, mode="replicate")[0]
     if (kernels := kernels_for(y)) is not None:
-        wide = pad(around, [0, max(0, MIN_COLUMNS - y.shape[2])])
+        wide = around if y.shape[2] >= MIN_COLUMNS else pad(around, [0, MIN_COLUMNS - y.shape[2]])
         result = _compiled_medians(kernels, wide, side)[:, :, : y.shape[2]]
     else:
         rows = max(1, AT_ONCE // (y.shape[0] * y.shape[2]))

@@ -135,9 +135,20 @@ def place_evidence(
 def _outlier_fraction(found: Tensor, chance: Tensor) -> float:
     """Return π, the minimum ratio over the upper tails of d, accumulated in order of increasing activity."""
     above, by_chance = (cumulated(cumulated(counts.flip(1), 1).flip(1)) for counts in (found, chance))
-    ratio = (above + above.sqrt() + 1) / (by_chance + 1)  # the minimum is biased by about one deviation
-    ratio[by_chance < TAIL * float(chance.sum())] = 1
+    ratio = tail_ratios(above, by_chance, TAIL * float(chance.sum()))
     return float(ratio.min().clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY))
+
+
+def tail_ratios(found: Tensor, by_chance: Tensor, enough: float | Tensor) -> Tensor:
+    """Return ratios of counts in tails, whose minimum estimates the fraction of outliers.
+
+    Args:
+        found: number of entries in each tail.
+        by_chance: number of random places in each tail, the same shape.
+        enough: number of random places below which the ratio is uncertain, and 1; broadcast to the shape.
+    """
+    ratio = (found + found.sqrt() + 1) / (by_chance + 1)  # the minimum is biased by about one deviation
+    return ratio.masked_fill(by_chance < enough, 1)
 
 
 def places_like(expected: Tensor, at: Tensor, generator: torch.Generator) -> Tensor:

@@ -58,7 +58,7 @@ class Path:
     gain: float
     score: float
 
-    def paint(self, found: Tensor) -> None:
+    def paint(self, found: Tensor | np.ndarray) -> None:
         """Set the pixels of the path to true, bool ``(H, W)``."""
         for row, first, length in zip(self.rows, self.firsts, self.lengths, strict=True):
             found[row, first : first + length] = True
@@ -109,8 +109,7 @@ def best_paths(gain: Tensor) -> list[Path]:
         path = _traced(place, values, gains, seen, used)
         if path is not None:
             paths.append(path)
-            for row, first, length in zip(path.rows, path.firsts, path.lengths, strict=True):
-                used[row, first : first + length] = True
+            path.paint(used)
     return paths
 
 

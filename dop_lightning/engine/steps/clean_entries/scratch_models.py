@@ -112,12 +112,12 @@ class Opaque:
     def gains(self, y: Tensor, known: Tensor) -> Tensor:
         """Return the gain of each run, ``(N, H, W)``; for the arguments see :meth:`HalfTransparent.gains`."""
         other = ((y - self.value[:, None, None]).abs().amax(dim=0) > SAME) & known
-        across = torch.where(known[:, 1:] & known[:, :-1], mean_square(y[..., 1:] - y[..., :-1]), 0)
+        both = known[:, 1:] & known[:, :-1]
+        across = torch.where(both, mean_square(y[..., 1:] - y[..., :-1]), 0)
         before, after = pad(across[:, :-1], (1, 0)), pad(across[:, 1:], (0, 1))
         logarithm = (FINE**2 + across).log()
         as_first = logarithm - (FINE**2 + FAINTEST**2 + before).log()
         as_last = logarithm - (FINE**2 + FAINTEST**2 + after).log()
-        both = known[:, 1:] & known[:, :-1]
         as_first, as_last = (torch.where(both, each, 0).clamp(-EDGE_LIMIT, EDGE_LIMIT) for each in (as_first, as_last))
         return run_gains(
             pad(as_first, (1, 0)) - RUN_COST, pad(as_last, (0, 1)), -OTHER_COST * other, torch.zeros_like(y[0])
