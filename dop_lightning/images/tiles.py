@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.foundation.checks import at_least
-from dop_lightning.problems.problem import Problem
+from dop_lightning.problems.problem import Problem, Window
 from dop_lightning.problems.randomness import stream_seed
 
 Size = tuple[int, int]
@@ -178,6 +178,66 @@ def cheapest_tile(size: Size, most: int) -> int:
     return min(sorted(sides, reverse=True), key=pixels)
 
 
+REGION = 760
+"""Maximum side of a region of tiles in pixels. Larger regions would take little less time per pixel, but their steps
+would delay interruptions."""
+
+REGION_PIXELS = 8_000_000
+"""Approximate maximum number of pixels of a row of regions. Regions of wider images have fewer rows of tiles, since
+tiles are recovered row by row, and the results of a row of regions are kept in memory."""
+
+CONTEXT = 24
+"""Pixels by which a region exceeds its tiles."""
+
+
+def regions_of(grid: Grid) -> tuple[tuple[Window, ...], dict[Place, int]]:
+    """Divide the tiles of a grid into regions: rectangles of adjacent tiles, with some context around them.
+
+    Returns:
+        The windows of the regions, row by row, and the position of the region of each tile. There are no regions if
+        two tiles do not fit into one.
+
+    >>> windows, region = regions_of(cover((500, 900), 192))
+    >>> [(columns.start, columns.stop) for _, columns in windows]
+    [(0, 499), (401, 900)]
+    >>> region[0, 0], region[1, 2], region[1, 3]
+    (0, 0, 1)
+    """
+    widest = REGION - 2 * CONTEXT
+    tallest = min(widest, max(grid.tile[0], REGION_PIXELS // grid.size[1]))
+    rows = _groups(grid.tops, grid.tile[0], tallest)
+    columns = _groups(grid.lefts, grid.tile[1], widest)
+    if len(rows) == len(grid.tops) and len(columns) == len(grid.lefts):
+        return (), {}
+    windows: list[Window] = []
+    region: dict[Place, int] = {}
+    for top in rows:
+        for left in columns:
+            region.update({(i, j): len(windows) for i in top for j in left})
+            windows.append(
+                (
+                    _with_context(grid.tops, grid.tile[0], top, grid.size[0]),
+                    _with_context(grid.lefts, grid.tile[1], left, grid.size[1]),
+                )
+            )
+    return tuple(windows), region
+
+
+def _groups(begins: Sequence[int], tile: int, most: int) -> list[range]:
+    """Divide the tiles along one side into as few groups of similar size as possible, each of at most ``most`` pixels.
+
+    A group has at least one tile.
+    """
+    step = max((after - begin for begin, after in pairwise(begins)), default=tile)
+    count = math.ceil(len(begins) / (1 + max(0, most - tile) // step))
+    bounds = [round(k * len(begins) / count) for k in range(count + 1)]
+    return [range(begin, end) for begin, end in pairwise(bounds)]
+
+
+def _with_context(begins: Sequence[int], tile: int, group: range, length: int) -> slice:
+    return slice(max(0, begins[group[0]] - CONTEXT), min(length, begins[group[-1]] + tile + CONTEXT))
+
+
 @dataclass(frozen=True, eq=False)
 class Mosaic:
     """A problem that is recovered in tiles.
@@ -213,6 +273,7 @@ def cut(problem: Problem, tile: int, overlap: int | None = None) -> Mosaic | Non
     digits = len(str(max(len(grid.tops), len(grid.lefts)) - 1))
     tiles = {}
     mask = problem.mask
+    regions, region = regions_of(grid)
     for i, j in grid.places:
         rows, columns = grid.window(i, j)
         if mask is not None and not mask[..., rows, columns].any():
@@ -221,6 +282,8 @@ def cut(problem: Problem, tile: int, overlap: int | None = None) -> Mosaic | Non
         tiles[i, j] = problem.window(
             rows,
             columns,
+            regions,
+            region.get((i, j)),
             name=f"{problem.name}-{place}",
             folder=f"{problem.folder}/{TILES}/{place}",
             seed=stream_seed(problem.seed, "init", 4, i, j),

@@ -20,6 +20,9 @@ from dop_lightning.problems.randomness import Purpose, stream
 
 Attribute = str | int | float | bool
 
+Window = tuple[slice, slice]
+"""Rows and columns of a part of an image."""
+
 DIGEST_LENGTH = 16
 """Number of hexadecimal digits of a digest."""
 
@@ -89,11 +92,28 @@ class Part:
         whole: the whole problem.
         rows: rows of the tile.
         columns: columns of the tile.
+        regions: larger parts of the whole problem, in which few outliers can be detected for many tiles at once.
+        region: position in ``regions`` of the one that contains the tile; ``None`` if there are none.
     """
 
     whole: "Problem"
     rows: slice
     columns: slice
+    regions: tuple[Window, ...] = ()
+    region: int | None = None
+
+    @property
+    def window(self) -> Window:
+        """Rows and columns of the tile."""
+        return self.rows, self.columns
+
+    def within(self, region: Window) -> Window:
+        """Return rows and columns of the tile relative to a region that contains it."""
+        top, left = region[0].start, region[1].start
+        return (
+            slice(self.rows.start - top, self.rows.stop - top),
+            slice(self.columns.start - left, self.columns.stop - left),
+        )
 
 
 @dataclass(frozen=True, eq=False)  # compare by identity: tensors cannot be compared to a bool
@@ -274,12 +294,21 @@ class Problem:
         folder = name if folder is None else folder
         return self if (name, folder) == (self.name, self.folder) else replace(self, name=name, folder=folder)
 
-    def window(self, rows: slice, columns: slice, **changes: Any) -> "Problem":
+    def window(
+        self,
+        rows: slice,
+        columns: slice,
+        regions: tuple[Window, ...] = (),
+        region: int | None = None,
+        **changes: Any,
+    ) -> "Problem":
         """Return a tile of an image ``(C, H, W)`` as a separate problem.
 
         Args:
             rows: rows of the tile.
             columns: columns of the tile.
+            regions: see :class:`Part`.
+            region: see :class:`Part`.
             changes: attributes that differ from those of the whole problem.
         """
 
@@ -295,7 +324,7 @@ class Problem:
             undamaged=cut(self.undamaged),
             signal_shape=(),
             source=None,
-            part=Part(self, rows, columns),
+            part=Part(self, rows, columns, regions, region),
             **changes,
         )
 

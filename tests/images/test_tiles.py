@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from dop_lightning.images.tiles import Grid, cover, cut, default_overlap, starts
+from dop_lightning.images import tiles as module
+from dop_lightning.images.tiles import CONTEXT, Grid, cover, cut, default_overlap, regions_of, starts
 from dop_lightning.problems.problem import Problem
 
 SIZES = [(8, 8), (37, 51), (64, 64), (301, 450), (1, 100), (65, 64), (100, 9)]
@@ -137,3 +138,30 @@ class TestCut:
 
 def test_default_overlap_is_limited() -> None:
     assert [default_overlap(tile) for tile in (8, 192, 512, 1024)] == [1, 24, 64, 64]
+
+
+@pytest.mark.parametrize("size", [(700, 500), (3000, 4000), (1000, 60_000), (193, 193)])
+def test_each_tile_is_in_one_region_with_context(size: tuple[int, int]) -> None:
+    grid = cover(size, 192)
+    windows, region = regions_of(grid)
+    assert region.keys() == set(grid.places)
+    for place, k in region.items():
+        for own, around, length in zip(grid.window(*place), windows[k], size, strict=True):
+            assert around.start == 0 or own.start - around.start >= CONTEXT
+            assert around.stop == length or around.stop - own.stop >= CONTEXT
+    for rows, columns in windows:
+        assert max(rows.stop - rows.start, columns.stop - columns.start) <= module.REGION
+    assert list(windows) == sorted(windows, key=lambda window: (window[0].start, window[1].start))
+
+
+def test_regions_of_wide_images_are_low() -> None:
+    heights = [regions_of(cover((3000, width), 192))[0][0][0].stop for width in (4000, 20_000, 80_000)]
+    assert heights == sorted(heights, reverse=True)
+    assert heights[-1] < heights[0] / 3
+
+
+def test_large_tiles_have_no_regions() -> None:
+    assert regions_of(cover((3000, 3000), 1024)) == ((), {})
+    mosaic = cut(Problem("photo", torch.zeros(1, 900, 900)), 600)
+    assert mosaic is not None
+    assert all(tile.part is not None and tile.part.region is None for tile in mosaic.tiles.values())

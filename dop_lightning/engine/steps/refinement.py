@@ -33,6 +33,7 @@ from dop_lightning.engine.steps.clean_entries.easy import are_few, is_easy
 from dop_lightning.engine.steps.clean_entries.errors import mean_errors, trimmed_error
 from dop_lightning.engine.steps.clean_entries.initial import initial, initial_support
 from dop_lightning.engine.steps.clean_entries.joint import Per
+from dop_lightning.engine.steps.clean_entries.regions import easy_tile
 from dop_lightning.engine.steps.clean_entries.support import FirstSupport
 from dop_lightning.engine.steps.clean_entries.undamaged import with_undamaged, without_undamaged
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
@@ -41,7 +42,7 @@ from dop_lightning.model.corruption import PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.operators import EntryMask, Identity, Masked
 from dop_lightning.model.signals.capabilities import Guided
-from dop_lightning.problems.problem import scale
+from dop_lightning.problems.problem import Problem, scale
 from dop_lightning.problems.randomness import stream
 
 CALMER, LIVELIER = 0.8, 1.6
@@ -311,6 +312,8 @@ class Refinement(StepRule):
         for k, problem in enumerate(problems):
             y, size, per = problems.observation[k], scale(problem), self._per(state)
             state.poll()
+            if self._accept_easy_tile(state, k):
+                continue
             found = initial(problem, self.damage, per == "pixel", self.sign, y)
             look, clean = found.look, found.look.clean
             memory["damaged"][k], memory["flat"][k] = found.damaged, found.flat  # these entries are not used
@@ -333,6 +336,20 @@ class Refinement(StepRule):
                     estimate = self._interpolate_clean(y, support.clean.masked_fill(memory["held_out"][k], 0))
                 memory["guide"][k] = estimate
 
+    def _accept_easy_tile(self, state: BatchState, k: int) -> bool:
+        """Use support and interpolation of the region of problem k if it is an easy tile, and return whether it is."""
+        memory, problem, y = state.memory, state.problems[k], state.problems.observation[k]
+        if not (self.guide and self.kriging) or y.dim() != 3:
+            return False
+        found = easy_tile(problem, y, KEPT_PROBABILITY, self.damage, self._per(state), self.sign, state.poll)
+        if found is None or not self._keeps_noise(problem, found.dense):
+            return False
+        memory["look"][k], memory["regression"][k] = found.clean, found.estimate
+        memory["easy"][k] = memory["few_values"][k] = True
+        memory["joint"][k] |= found.joint
+        memory["regression_error"][k], memory["most_dense"][k] = found.error, found.dense
+        return True
+
     def _check_regression(self, state: BatchState, k: int, look: Tensor, support: FirstSupport) -> None:
         """Predict the held-out entries of problem k without the network, and decide whether the result is usable."""
         memory, problem, y = state.memory, state.problems[k], state.problems.observation[k]
@@ -347,8 +364,7 @@ class Refinement(StepRule):
             y, known, held_out | (clean <= KEPT_PROBABILITY) if few else None, support.estimate
         )
         dense = float(dense_noise(y, estimate, clean, held_out)) / size
-        keeps = self.dense == "keep" or (self.dense == "auto" and (dense <= DENSE or problem.measured))
-        memory["easy"][k] = few and keeps and is_easy(y, clean, estimate, held_out, size)
+        memory["easy"][k] = few and self._keeps_noise(problem, dense) and is_easy(y, clean, estimate, held_out, size)
         if few and not memory["easy"][k]:
             estimate = self._interpolate_clean(y, known, first=support.estimate)  # the guide needs all entries
         error, guessed = mean_errors(y, estimate, clean * held_out)
@@ -358,6 +374,10 @@ class Refinement(StepRule):
         memory["regression_error"][k] = error if error < most else math.inf
         memory["regression"][k] = estimate
         memory["most_dense"][k] = dense
+
+    def _keeps_noise(self, problem: Problem, dense: float) -> bool:
+        """Return whether dense noise of a standard deviation, relative to the scale, is kept."""
+        return self.dense == "keep" or (self.dense == "auto" and (dense <= DENSE or problem.measured))
 
     def _interpolate_clean(
         self, y: Tensor, clean: Tensor, at: Tensor | None = None, first: Tensor | None = None
