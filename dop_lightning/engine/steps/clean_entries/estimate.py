@@ -58,8 +58,9 @@ MIN_UNIFORM_FACTOR = 0.1
 ROUNDS = 3
 """Number of estimates of the value densities. Each uses the far entries as classified by the previous fit."""
 
-ALL_ENTRIES_PSEUDOCOUNT = 20.0
-"""Pseudocount with which the fraction of outliers among all entries is added to that of the held-out entries."""
+PSEUDOCOUNT = 20.0
+"""Number of outliers with which the fraction of outliers among all entries is added to that of the held-out entries,
+among which there may be none by chance."""
 
 
 def clean_probability(
@@ -306,6 +307,6 @@ def _initial_scale(residual: Tensor, outlying: Tensor, least: float) -> Tensor:
 
 def _outlier_fraction(values: Values, outlying: Tensor, apart: Tensor) -> Tensor:
     """Return the fraction of outliers, mainly from held-out entries. The estimate may have fitted other outliers."""
-    everywhere = outlying.mean()
-    held_out = (outlying[apart].sum() + ALL_ENTRIES_PSEUDOCOUNT * everywhere) / (apart.sum() + ALL_ENTRIES_PSEUDOCOUNT)
-    return (values.share * held_out / everywhere.clamp_min(1e-12)).clamp(MIN_OUTLIER_FRACTION, 0.98)
+    everywhere = outlying.mean().clamp_min(1e-12)
+    held_out = (outlying[apart].sum() + PSEUDOCOUNT) / (apart.sum() + PSEUDOCOUNT / everywhere)
+    return (values.share * held_out / everywhere).clamp(MIN_OUTLIER_FRACTION, 0.98)

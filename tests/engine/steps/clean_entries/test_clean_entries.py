@@ -20,6 +20,7 @@ from dop_lightning.engine.steps.clean_entries import (
     place_evidence,
 )
 from dop_lightning.engine.steps.clean_entries.activity import activity, classes
+from dop_lightning.engine.steps.clean_entries.estimate import _outlier_fraction
 from dop_lightning.engine.steps.clean_entries.mixture import MIN_LOG_DENSITY, MIN_SCALE
 
 
@@ -453,3 +454,15 @@ def test_places_count_as_outliers_without_evidence() -> None:
     assert places.doubt == 0
     assert torch.equal(places.outlier, torch.ones(int(far.sum())))
     assert torch.equal(places.evidence, torch.zeros(int(far.sum())))
+
+
+@pytest.mark.parametrize(("held", "most"), [(0, 1.0), (10, 1.0), (30, 2.0)])
+def test_fraction_of_few_outliers_hardly_depends_on_chance(held: int, most: float) -> None:
+    """10 outliers are expected among 2000 held-out entries."""
+    outlying, apart = torch.zeros(20_000), torch.zeros(20_000, dtype=torch.bool)
+    outlying[:100] = 1
+    apart[100 - held : 2100 - held] = True
+    nothing = torch.zeros(1)
+    values = Values(nothing, torch.tensor(0.005), nothing, nothing, nothing, nothing)
+    fraction = float(_outlier_fraction(values, outlying, apart)) / 0.005
+    assert most / 2 < fraction <= most
