@@ -5,11 +5,12 @@
     python scripts/compare_instant.py --cases hot --sizes 512
 
 The images are full-resolution crops of the colour photographs of scikit-image and of its grey `camera`. The cases
-are salt and pepper (`salt`) and random values (`random`) at 10 to 70 %, hot values at 0.02 to 2 % (`hot`), salt and
-pepper at 0.02 to 1 % (`few`), random values at 0.1 to 5 % (`rare`), black or white pixels at 0.2 to 30 % (`pixels`),
-and no damage (`none`). PSNR is in dB, of the whole image and of the damaged entries. `missed` is the fraction of the
-damaged entries that are classified as clean (w > 0.5), and `rejected` the fraction of the clean entries that are not.
-Seconds are processor seconds per million pixels, on one thread.
+are salt and pepper (`salt`) and random values (`random`) at 10 to 70 %, hot values at 0.02 to 2 % (`hot`), values
+raised by 30 to 60 levels at 0.1 to 2 % (`warm`), salt and pepper at 0.02 to 1 % (`few`), random values at 0.1 to 5 %
+(`rare`), black or white pixels at 0.2 to 30 % (`pixels`), and no damage (`none`). PSNR is in dB, of the whole image and
+of the damaged entries. `missed` is the fraction of the damaged entries that are classified as clean (w > 0.5), and
+`rejected` the fraction of the clean entries that are not. Seconds are processor seconds per million pixels, on one
+thread.
 """
 
 import argparse
@@ -34,6 +35,7 @@ CASES = {
     "salt": LEVELS,
     "random": LEVELS,
     "hot": (0.0002, 0.001, 0.005, 0.02),
+    "warm": (0.001, 0.005, 0.02),
     "few": (0.0002, 0.002, 0.01),
     "rare": (0.001, 0.01, 0.05),
     "pixels": (0.002, 0.02, 0.3),
@@ -49,6 +51,9 @@ def damage(truth: Tensor, case: str, level: float, name: str) -> Tensor:
     rng = np.random.default_rng(zlib.crc32(f"{name} {case} {level} {tuple(truth.shape)}".encode()))
     shape = truth[:1].shape if case == "pixels" else truth.shape
     places = torch.from_numpy(rng.random(shape) < level)
+    if case == "warm":
+        raised = truth + torch.from_numpy(rng.integers(30, 61, shape)).float() / 255
+        return torch.where(places, raised.clamp(max=1), truth)
     if case in ("random", "rare", "hot"):
         values = rng.integers(200 if case == "hot" else 0, 256, shape)
     else:

@@ -36,6 +36,7 @@ from dop_lightning.engine.steps.clean_entries.joint import Per
 from dop_lightning.engine.steps.clean_entries.regions import easy_tile
 from dop_lightning.engine.steps.clean_entries.support import FirstSupport
 from dop_lightning.engine.steps.clean_entries.undamaged import with_undamaged, without_undamaged
+from dop_lightning.engine.steps.clean_entries.values import FAR_DISTANCE
 from dop_lightning.engine.steps.network_loop import NetworkLoop, loop_of
 from dop_lightning.foundation.checks import at_least, fraction, one_of, positive
 from dop_lightning.model.corruption import PixelCorruption
@@ -206,6 +207,7 @@ class Refinement(StepRule):
     """
 
     ends_as: ClassVar[Status] = "stable"
+    added_memory: ClassVar[frozenset[str]] = frozenset({"distance"})
     uses_undamaged: ClassVar[bool] = True
 
     def __init__(
@@ -274,6 +276,7 @@ class Refinement(StepRule):
             "held_out": self._draw_held_out(state),
             "joint": torch.full((size,), self._per(state) == "pixel", device=host),
             "structure": torch.zeros(size, dtype=torch.bool, device=host),
+            "distance": torch.full((size,), FAR_DISTANCE, dtype=torch.float64, device=host),
             "hopeless": torch.zeros(size, dtype=torch.bool, device=host),
             **({"guide": guide} if guided else {}),
             "easy": torch.zeros(size, dtype=torch.bool, device=host),
@@ -319,6 +322,7 @@ class Refinement(StepRule):
             memory["damaged"][k], memory["flat"][k] = found.damaged, found.flat  # these entries are not used
             memory["border"][k] = found.border.nan_to_num(0)
             memory["structure"][k] = look.decides
+            memory["distance"][k] = look.distance
             memory["clean"][k] = clean if look.decides else ~found.damaged
             memory["look"][k] = clean
             if not self.guide or y.dim() != 3:
@@ -497,7 +501,9 @@ class Refinement(StepRule):
         y, held_out = state.problems.observation[k], state.memory["held_out"][k]
         mask = _observed(state.problems.mask, state.memory["damaged"], k)
         size, pixels = scale(state.problems[k]), bool(state.memory["joint"][k])
-        found = clean_probability(y, expected, held_out, size, mask, pixels, self.sign, calibrated=True)
+        found = clean_probability(
+            y, expected, held_out, size, mask, pixels, self.sign, calibrated=True, distance=self._distance(state, k)
+        )
         found = with_undamaged(with_recurrence(y, found, mask, pixels), state.problems[k])
         if self._is_worse_than_interpolation(state, k, expected, found):
             return state.memory["look"][k].clone()
@@ -510,6 +516,10 @@ class Refinement(StepRule):
             error, guessed = mean_errors(y, expected, everything * held_out)
             state.memory["hopeless"][k] = error > MAX_RECOVERABLE_ERROR * guessed
         return None
+
+    def _distance(self, state: BatchState, k: int) -> float:
+        """Return the distance beyond which entries of problem k are far from their estimate, in scales."""
+        return float(state.memory["distance"][k])
 
     def _is_worse_than_interpolation(self, state: BatchState, k: int, expected: Tensor, found: Tensor) -> bool:
         """Return whether the output is worse than the interpolation and rejects clean entries of the first support.
@@ -616,7 +626,8 @@ class Refinement(StepRule):
         expected = _estimate_by(int(memory["by"][k]), y, expected, clean)
         mask, held_out = _observed(problems.mask, memory["damaged"], k), memory["held_out"][k]
         size, pixels = scale(problems[k]), bool(memory["joint"][k])
-        return corruption_probability(y, expected, clean, held_out, size, mask, pixels).cpu()
+        distance = self._distance(state, k)
+        return corruption_probability(y, expected, clean, held_out, size, mask, pixels, distance=distance).cpu()
 
     def _keeps_clean(self, state: BatchState) -> Tensor:
         """Return for each problem whether its clean entries are kept: bool ``(K,)`` on the CPU."""

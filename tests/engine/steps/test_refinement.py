@@ -663,3 +663,25 @@ def test_hot_pixels_of_a_flat_image_need_no_network() -> None:
     state.advance(1)
     assert state.method.steps.finished(state) == [0]
     assert float((state.evaluate().signal[0] - truth)[hot].abs().max()) < 0.02
+
+
+def test_outliers_near_their_surroundings_stay_outliers_with_a_network() -> None:
+    x = torch.linspace(0, 3, 96)
+    generator = torch.Generator().manual_seed(1)
+    truth = 0.4 + 0.1 * torch.sin(x[None] + x[:, None]) + 0.005 * torch.randn(3, 96, 96, generator=generator)
+    warm = torch.rand(truth.shape, generator=generator) < 0.015
+    observation = torch.where(warm, truth + 0.15, truth)
+    problems = ProblemBatch([Problem("warm", observation, seed=0, data_range=1.0)])
+    state = make_state(problems, Refinement(every=10, patience=None, revealed=1.0, dense="keep"))
+    state.memory["easy"] = torch.zeros_like(state.memory["easy"])
+    state.advance(1)
+    assert 0.08 <= float(state.memory["distance"]) < 0.15
+    found = state.method.steps._estimate_clean(state, 0, truth)
+    assert found is not None
+    assert float((found[warm] < 0.5).float().mean()) > 0.99
+    other = make_state(problems, Refinement(every=10, patience=None))
+    other.load_problem_state(0, state.problem_state(0))
+    assert torch.equal(other.memory["distance"], state.memory["distance"])
+    older = state.problem_state(0)
+    del older["memory"]["distance"]
+    other.load_problem_state(0, older)  # saved by an earlier version

@@ -93,6 +93,7 @@ def corruption_probability(
     rounds: int = ROUNDS,
     draws: int = SIMULATED_RATIO,
     doubted_only: bool = False,
+    distance: float = FAR_DISTANCE,
 ) -> Tensor:
     """Return the calibrated probability that each entry is corrupted, that is, differs from its true value.
 
@@ -109,6 +110,7 @@ def corruption_probability(
         draws: number of simulated outliers, as a multiple of the number of fitted rows, at least 1.
         doubted_only: whether to skip entries that are near their estimate and almost certainly clean; they keep 1 − w.
             With few outliers, this is much faster and does not change the result noticeably.
+        distance: distance from the estimate beyond which entries are far, in scales of the observation, positive.
 
     Returns:
         ``(*m)``, float32 in [0, 1], on the CPU; 0 for unobserved entries. If no possible outlier is far from its
@@ -133,7 +135,7 @@ def corruption_probability(
     clean = clean * known
     result = (1 - clean) * known
     for _ in range(rounds):
-        calibrated = _calibrate(y, estimate, clean, scale, known, per_pixel, apart, draws, doubted_only)
+        calibrated = _calibrate(y, estimate, clean, scale, known, per_pixel, apart, draws, doubted_only, distance)
         if calibrated is None:
             break
         result = calibrated
@@ -167,6 +169,7 @@ def _calibrate(
     held_out: Tensor,
     draws: int,
     doubted_only: bool,
+    distance: float,
 ) -> Tensor | None:
     """Run one calibration fit. Return ``None`` if there are no outliers to fit."""
     generator = torch.Generator(device="cpu").manual_seed(0)
@@ -178,7 +181,7 @@ def _calibrate(
     weights = clean.flatten()[table].masked_fill(~seen, 1).amin(dim=1)  # w of a row
     levels = _Levels.of(values[seen], expected, scale)
     some = torch.randperm(len(table), generator=generator, device="cpu")[:ROWS]
-    outliers = _estimate_outliers(values, expected, seen, weights, some, FAR_DISTANCE * scale, levels)
+    outliers = _estimate_outliers(values, expected, seen, weights, some, distance * scale, levels)
     if outliers is None:
         return None
     turn = None

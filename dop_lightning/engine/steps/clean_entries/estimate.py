@@ -72,6 +72,7 @@ def clean_probability(
     per_pixel: bool = False,
     sign: Sign = "auto",
     calibrated: bool = False,
+    distance: float = FAR_DISTANCE,
 ) -> Tensor:
     r"""Return ``P(clean | y, x̂)`` under the mixture model of :mod:`dop_lightning.engine.steps.clean_entries.mixture`.
 
@@ -92,6 +93,7 @@ def clean_probability(
         calibrated: whether to refine the probability for outliers of random values with
             :func:`~dop_lightning.engine.steps.clean_entries.calibration.corruption_probability`, which is more accurate
             but slower.
+        distance: distance from the estimate beyond which entries are far, in scales of the observation, positive.
 
     Returns:
         ``(*m)``, in [0, 1].
@@ -107,7 +109,7 @@ def clean_probability(
     >>> bool((clean[:, ::2, ::3] < 0.01).all()), bool((clean[:, 1::2] > 0.99).all())
     (True, True)
     """
-    return clean_and_diversity(y, estimate, held_out, scale, observed, per_pixel, sign, calibrated)[0]
+    return clean_and_diversity(y, estimate, held_out, scale, observed, per_pixel, sign, calibrated, distance)[0]
 
 
 def clean_and_diversity(
@@ -119,6 +121,7 @@ def clean_and_diversity(
     per_pixel: bool = False,
     sign: Sign = "auto",
     calibrated: bool = False,
+    distance: float = FAR_DISTANCE,
 ) -> tuple[Tensor, float]:
     """Return the result of :func:`clean_probability` and the diversity of the values of outliers, in [0, 1].
 
@@ -135,7 +138,7 @@ def clean_and_diversity(
     apart = apart if bool(apart.any()) else torch.ones_like(apart)
     lively = activity(estimate)
     possible = of_sign(y - estimate, sign)
-    far = ((y - estimate).abs() > FAR_DISTANCE * scale) & possible & observed
+    far = ((y - estimate).abs() > distance * scale) & possible & observed
     places = place_evidence(y, estimate, far, lively, observed, torch.Generator().manual_seed(0))
     outlying, place = torch.zeros_like(y), torch.zeros_like(y)
     outlying[far], place[far] = places.outlier, places.evidence
@@ -165,6 +168,7 @@ def clean_and_diversity(
         apart,
         seen if gaps else None,
         scale,
+        distance,
         order.groups,
         places.doubt,
         company if y.dim() == 3 and places.doubt < 1 else None,
@@ -173,7 +177,17 @@ def clean_and_diversity(
     result = order.back(clean * seen)
     if calibrated and diverse > 0:
         posterior = corruption_probability(
-            y, estimate, result, held_out, scale, observed, per_pixel, rounds=1, draws=1, doubted_only=are_few(result)
+            y,
+            estimate,
+            result,
+            held_out,
+            scale,
+            observed,
+            per_pixel,
+            rounds=1,
+            draws=1,
+            doubted_only=are_few(result),
+            distance=distance,
         )
         result = torch.lerp(result, (1 - posterior.to(result)) * observed, diverse)
     if sign in ("auto", "both"):
@@ -228,6 +242,7 @@ def _fit_clean(
     apart: Tensor,
     seen: Tensor | None,
     scale: float,
+    distance: float,
     groups: int,
     doubt: float,
     company: Callable[[Tensor, Tensor], Tensor] | None,
@@ -238,7 +253,7 @@ def _fit_clean(
     if groups > 1:
         residual, volume = _decorrelate(residual, 1 - outlying, far, seen, MIN_SCALE * scale, groups)
     counted = torch.ones_like(far) if seen is None else seen
-    bins = Bins.of(y, estimate, FAR_DISTANCE * scale)
+    bins = Bins.of(y, estimate, distance * scale)
     number = len(RANKS) + 1
     sizes = torch.bincount(kinds, minlength=number).to(y.dtype)
     scales = _initial_scale(residual[apart], outlying[apart], MIN_SCALE * scale).expand(number).clone()

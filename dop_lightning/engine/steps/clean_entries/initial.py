@@ -98,7 +98,7 @@ def initial_support(
     look = found.look.clean
     if found.look.decides:
         return FirstSupport(look, 0.0, None, joint=per == "pixel")
-    support = first_support(y, scale, found.mask, per, sign, poll, found.look.median)
+    support = first_support(y, scale, found.mask, per, sign, poll, found.look.median, found.look.distance)
     better = better_support(y, look, support.clean)
     if better is look:
         return FirstSupport(look, support.diversity, None, joint=support.joint)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from dop_lightning.engine.steps.clean_entries.activity import activity
 from dop_lightning.engine.steps.clean_entries.interpolation import interpolate
@@ -40,6 +41,33 @@ FEWEST = 1e-3
 MIN_COUNT = 4.0
 """Minimum number of outliers that the second look finds, after subtracting one standard deviation."""
 
+FEW = 0.02
+"""Maximum fraction of far outliers for which outliers nearer to their surroundings are searched for. If outliers are
+frequent, their values identify the near ones."""
+
+MIN_DISTANCE, MIN_DEVIATIONS = 0.08, 5.0
+"""Minimum distance at which outliers are searched for, in scales of the observation and in standard deviations of the
+difference of an entry and its median, estimated by the median."""
+
+NORMAL_MEDIAN = 0.6745
+"""Median of the magnitude of a normal distribution, in standard deviations."""
+
+MAX_DISTANCE = 0.2
+"""Maximum distance that may replace :data:`~dop_lightning.engine.steps.clean_entries.values.FAR_DISTANCE`."""
+
+MIN_PURITY = 0.5
+"""Minimum fraction of outliers among the entries between a smaller distance and the usual one."""
+
+WINDOW, LOCAL_RATIO = 15, 6.0
+"""Side of the window in which the root mean square distance from the median is computed, and the multiple of it that
+most outliers exceed. Noise can be confined to a part of a picture, for example if the rest is black or white."""
+
+MIN_GAIN = 1.5
+"""Minimum number of outliers between a smaller distance and the usual one, relative to the number beyond the latter."""
+
+MIN_NEAR_COUNT, NEAR_DEVIATIONS = 8.0, 2.0
+"""Minimum number of these outliers, after subtracting this many standard deviations."""
+
 
 class FirstLook(NamedTuple):
     """Result of the first look at an observation.
@@ -51,12 +79,14 @@ class FirstLook(NamedTuple):
         by_noise: whether the outliers were detected from the noise of the frame.
         median: median around each entry, ``(C, H, W)``, if it was computed; after a second look, the interpolation of
             the entries that stand out.
+        distance: distance beyond which entries are far from their estimate, in scales of the observation.
     """
 
     share: float
     clean: Tensor
     by_noise: bool = False
     median: Tensor | None = None
+    distance: float = FAR_DISTANCE
 
     @property
     def decides(self) -> bool:
@@ -104,42 +134,107 @@ def first_look(
         if float(found.sum()) <= MAX_FIRST_LOOK_FRACTION * float(known.sum()):
             return FirstLook(1.0, (known & ~found).to(y.dtype), by_noise=True)
     middle = window_median(y, known, SIDE)
-    far = of_sign(y - middle, sign) & ((y - middle).abs() > FAR_DISTANCE * scale) & known
-    if not bool(far.any()):
+    seen = _look_beyond(y, middle, FAR_DISTANCE, scale, known, sign)
+    if not seen.is_many(known):
+        seen = _look_nearer(seen, y, middle, scale, known, sign)
+    estimate, far, places, distance = seen
+    if places is None:
         flat = float((y - middle).abs()[known].max()) <= MAX_CLEAN_DISTANCE * scale
-        return FirstLook(0.0 if flat else 1.0, known.to(y.dtype), median=middle)
-    places = place_evidence(y, middle, far, activity(middle), known, torch.Generator().manual_seed(0))
-    if places.share < STRUCTURE and (second := _second_look(y, middle, far, places, scale, known, sign)):
-        middle, far, places = second
-    few = places.share * float(far.sum()) < FEWEST * float(known.sum())
-    if places.share < MIN_OUTLIER_FRACTION or (places.share < STRUCTURE and few):
-        return FirstLook(places.share, known.to(y.dtype), median=middle)
+        return FirstLook(0.0 if flat else 1.0, known.to(y.dtype), median=estimate)
+    if places.share < MIN_OUTLIER_FRACTION or (places.share < STRUCTURE and seen.number < FEWEST * float(known.sum())):
+        return FirstLook(places.share, known.to(y.dtype), median=estimate)
     outlying = torch.zeros_like(y)
     outlying[far] = places.raw
-    bins = Bins.of(torch.where(known, y, middle).flatten(), middle.flatten(), FAR_DISTANCE * scale)
+    bins = Bins.of(torch.where(known, y, estimate).flatten(), estimate.flatten(), distance * scale)
     at = far.flatten()
     values = fit_values(bins, outlying.flatten(), at, known.flatten())
     odds = torch.logit(places.raw) + values.of(values.outliers.log() - values.missed.log())[at]
     outlying[far] = torch.sigmoid(odds)
     if per_pixel:
         outlying = outlying.amax(dim=0, keepdim=True).expand(y.shape)
-    return FirstLook(places.share, (1 - outlying) * known, median=middle)
+    return FirstLook(places.share, (1 - outlying) * known, median=estimate, distance=distance)
 
 
-def _second_look(
-    y: Tensor, middle: Tensor, far: Tensor, places: Places, scale: float, known: Tensor, sign: Sign
-) -> tuple[Tensor, Tensor, Places] | None:
-    """Interpolate the far entries, and return the estimate, the entries far from it too, and the evidence of places.
+class _Seen(NamedTuple):
+    """Entries far from an estimate.
+
+    Attributes:
+        estimate: ``(C, H, W)``.
+        far: bool, ``(C, H, W)``.
+        places: evidence of their places; ``None`` if there are none.
+        distance: minimum distance from the estimate, in scales of the observation.
+    """
+
+    estimate: Tensor
+    far: Tensor
+    places: Places | None
+    distance: float
+
+    @property
+    def number(self) -> float:
+        """Estimated number of outliers among the far entries."""
+        return 0.0 if self.places is None else self.places.share * float(self.far.sum())
+
+    def is_many(self, known: Tensor) -> bool:
+        """Return whether outliers are frequent among the entries."""
+        return self.number > FEW * float(known.sum())
+
+
+def _look_beyond(y: Tensor, middle: Tensor, distance: float, scale: float, known: Tensor, sign: Sign) -> _Seen:
+    """Compare the entries beyond a distance from their median with their neighbours, see :func:`first_look`."""
+    far = of_sign(y - middle, sign) & ((y - middle).abs() > distance * scale) & known
+    if not bool(far.any()):
+        return _Seen(middle, far, None, distance)
+    places = place_evidence(y, middle, far, activity(middle), known, torch.Generator().manual_seed(0))
+    seen = _Seen(middle, far, places, distance)
+    if places.share < STRUCTURE:
+        return _second_look(seen, y, scale, known, sign, STRUCTURE) or seen
+    return seen
+
+
+def _look_nearer(seen: _Seen, y: Tensor, middle: Tensor, scale: float, known: Tensor, sign: Sign) -> _Seen:
+    """Search for outliers within the usual distance, as hot pixels in the dark, and return ``seen`` if there are none.
+
+    The smallest distance is several times the deviation of the entries from their medians, so that noise and texture
+    are not beyond it. Most entries between it and the usual distance must be outliers; otherwise, a larger distance is
+    tested.
+    """
+    size = (y - middle).abs()
+    deviation = float(size[known].median()) / scale / NORMAL_MEDIAN
+    smallest = max(MIN_DISTANCE, MIN_DEVIATIONS * deviation)
+    for distance in (smallest, math.sqrt(smallest * FAR_DISTANCE)):
+        if distance > MAX_DISTANCE:
+            break
+        far = of_sign(y - middle, sign) & (size > distance * scale) & (size <= FAR_DISTANCE * scale) & known
+        if float(far.sum()) <= MIN_GAIN * seen.number:
+            continue
+        places = place_evidence(y, middle, far, activity(middle), known, torch.Generator().manual_seed(0))
+        near = _second_look(_Seen(middle, far, places, distance), y, scale, known, sign, MIN_PURITY)
+        if near is None or near.is_many(known) or near.number < MIN_GAIN * seen.number:
+            continue
+        number = float(near.far.sum())
+        least = max(MIN_NEAR_COUNT + NEAR_DEVIATIONS * math.sqrt(number), FEWEST * float(known.sum()))
+        if near.number < least:
+            continue
+        usual = avg_pool2d(size.clamp_max(distance * scale).square(), WINDOW, 1, WINDOW // 2, count_include_pad=False)
+        if float((near.far & (size > LOCAL_RATIO * usual.sqrt())).sum()) >= MIN_PURITY * number:
+            return near
+    return seen
+
+
+def _second_look(seen: _Seen, y: Tensor, scale: float, known: Tensor, sign: Sign, purity: float) -> _Seen | None:
+    """Interpolate the far entries, and return the entries that are far from the interpolation too.
 
     At edges and in fine texture, the interpolation is more accurate than the median. Both give an estimate of the
-    number of outliers, and the smaller one counts. The result is ``None`` if it is too small to be distinguished from 0
-    or, relative to the number of entries that stand out, from structure.
+    number of outliers, and the smaller one counts. The result is ``None`` if it is too small to be distinguished from
+    0, or if the fraction of outliers among the entries that stand out is below ``purity``.
     """
+    middle, far, _, distance = seen
     estimate = torch.where(far, interpolate(y, known.to(y.dtype), far, first=middle), middle)
-    away = far & of_sign(y - estimate, sign) & ((y - estimate).abs() > FAR_DISTANCE * scale)
+    away = far & of_sign(y - estimate, sign) & ((y - estimate).abs() > distance * scale)
     number = float(away.sum())
     second = place_evidence(y, estimate, away, activity(estimate), known, torch.Generator().manual_seed(0))
-    count = min(second.share * number, places.share * float(far.sum()))
-    if count < STRUCTURE * number or count - math.sqrt(number) < MIN_COUNT:
+    count = min(second.share * number, seen.number)
+    if count < purity * number or count - math.sqrt(number) < MIN_COUNT:
         return None
-    return estimate, away, replace(second, share=count / number)
+    return _Seen(estimate, away, replace(second, share=count / number), distance)

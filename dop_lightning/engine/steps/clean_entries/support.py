@@ -17,6 +17,7 @@ from dop_lightning.engine.steps.clean_entries.joint import Per, are_joint
 from dop_lightning.engine.steps.clean_entries.medians import window_median
 from dop_lightning.engine.steps.clean_entries.sharp import Sign
 from dop_lightning.engine.steps.clean_entries.structure import SIDE
+from dop_lightning.engine.steps.clean_entries.values import FAR_DISTANCE
 
 ROUNDS, ROUNDS_OF_RANDOM = 4, 2
 """Maximum number of rounds of support and interpolation, in general and for many outliers with random values. With more
@@ -90,6 +91,7 @@ def first_support(
     sign: Sign = "auto",
     poll: Callable[[], None] | None = None,
     median: Tensor | None = None,
+    distance: float = FAR_DISTANCE,
 ) -> FirstSupport:
     """Estimate which entries are clean, first from medians and then by interpolation.
 
@@ -107,6 +109,7 @@ def first_support(
         median: median of the known entries in a window of
             :data:`~dop_lightning.engine.steps.clean_entries.structure.SIDE` pixels around each entry; computed by
             default.
+        distance: distance from the estimate beyond which entries are far, in scales of the observation, positive.
 
     >>> y = torch.full((1, 32, 32), 0.5)
     >>> y[0, ::5, ::5] = 1.0
@@ -121,7 +124,9 @@ def first_support(
     found = FirstSupport(known.to(y.dtype), 0.0, estimate, joint=joint)
 
     def support(estimate: Tensor) -> FirstSupport:
-        found = clean_and_diversity(y, estimate, sample, scale, observed, joint, sign, calibrated=True)
+        found = clean_and_diversity(
+            y, estimate, sample, scale, observed, joint, sign, calibrated=True, distance=distance
+        )
         return FirstSupport(*found, estimate, joint=joint)
 
     for number in range(ROUNDS):

@@ -14,6 +14,7 @@ from dop_lightning.engine.steps.clean_entries import (
     clean_probability,
     dense_noise,
     first_look,
+    first_support,
     fit_mixture,
     fit_values,
     outlier_density,
@@ -22,6 +23,7 @@ from dop_lightning.engine.steps.clean_entries import (
 from dop_lightning.engine.steps.clean_entries.activity import activity, classes
 from dop_lightning.engine.steps.clean_entries.estimate import _outlier_fraction
 from dop_lightning.engine.steps.clean_entries.mixture import MIN_LOG_DENSITY, MIN_SCALE
+from dop_lightning.engine.steps.clean_entries.values import FAR_DISTANCE
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -332,11 +334,44 @@ class TestFirstLook:
 
     def test_faint_entries_are_left_to_the_network(self) -> None:
         y = picture()
-        y[0, ::9, ::9] += 0.1
+        y[0, ::9, ::9] += 0.07
         look = first_look(y)
         assert not look.decides
         assert look.share == 1
         assert bool((look.clean == 1).all())
+
+    @pytest.mark.parametrize("amount", [0.12, -0.12, 0.2])
+    def test_outliers_near_their_surroundings_are_found(self, amount: float) -> None:
+        y = picture(side=96) + 0.008 * torch.randn(3, 96, 96, generator=generator())
+        warm = torch.rand(y.shape, generator=generator(1)) < 0.005
+        y = torch.where(warm, y + amount, y)
+        look = first_look(y)
+        assert not look.decides
+        assert look.distance < abs(amount)
+        assert float((look.clean[warm] < 0.5).float().mean()) > 0.9
+        assert float((look.clean[~warm] < 0.5).float().mean()) < 1e-3
+        clean = first_support(y, distance=look.distance, median=look.median).clean
+        assert float((clean[warm] < 0.5).float().mean()) > 0.9
+        assert float((clean[~warm] < 0.5).float().mean()) < 1e-3
+
+    @pytest.mark.parametrize("amount", [0.5, 0.2])
+    def test_the_distance_is_reduced_only_for_outliers_near_their_surroundings(self, amount: float) -> None:
+        y = picture(side=96) + 0.008 * torch.randn(3, 96, 96, generator=generator())
+        warm = torch.rand(y.shape, generator=generator(1)) < 0.005
+        assert (first_look(torch.where(warm, y + amount, y)).distance == FAR_DISTANCE) is (amount == 0.5)
+
+    @pytest.mark.parametrize("noise", [0.01, 0.03, 0.1])
+    @pytest.mark.parametrize("part", ["everywhere", "half", "clipped"])
+    def test_noise_does_not_reduce_the_distance(self, noise: float, part: str) -> None:
+        grain = noise * torch.randn(1, 192, 192, generator=generator())
+        y = torch.full_like(grain, 0.5)
+        if part == "half":
+            grain[:, :, 96:] = 0
+        elif part == "clipped":  # three quarters are black, where only positive noise remains
+            y[:, :, 48:] = 0
+        look = first_look((y + grain).clamp(0, 1))
+        assert look.distance == FAR_DISTANCE
+        assert bool((look.clean == 1).all()) or noise == 0.1  # where noise is beyond the usual distance
 
     @pytest.mark.parametrize("values", ["salt and pepper", "random"])
     def test_damage_is_conspicuous(self, values: str) -> None:
