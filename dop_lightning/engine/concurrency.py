@@ -21,6 +21,10 @@ MAX_TINY_PIXELS = 32 * 32
 """Maximum number of pixels of whole images that use one thread. Their network runs at 64×64 pixels, like that of a
 single pixel."""
 
+FIRST_LOOKS = 4
+"""Number of tiles per thread in a group if they have regions and begin. Most of them take a moment, and some examine a
+region for seconds; with more tiles than threads, no thread is idle for long."""
+
 Advanced = list[int] | OutOfMemoryError
 """Result of advancing a batch: positions of the diverged problems, or the error if the batch did not fit in memory."""
 
@@ -67,15 +71,25 @@ def concurrent_batches(state: State) -> int:
 
 
 def concurrent_groups(states: Sequence[State], threads: int) -> Iterator[list[State]]:
-    """Yield the batches in order, in groups that are advanced concurrently.
+    """Yield the batches in order, in groups that are advanced concurrently by a number of threads.
 
     Args:
         states: the batches.
-        threads: maximum number of concurrent batches.
+        threads: number of threads.
     """
-    for side_by_side, group in groupby(states, has_one_thread):
+    for (side_by_side, in_regions), group in groupby(
+        states, lambda state: (has_one_thread(state), _looks_first(state))
+    ):
         together, size = list(group), threads if side_by_side else 1
+        if side_by_side and in_regions and threads > 1:
+            size *= FIRST_LOOKS
         yield from (together[begin : begin + size] for begin in range(0, len(together), size))
+
+
+def _looks_first(state: State) -> bool:
+    """Return whether a batch is a tile of a region in its first iteration."""
+    part = state.problems[0].part
+    return state.iteration == 0 and part is not None and part.region is not None
 
 
 class ConcurrentBatches:

@@ -7,7 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dop_lightning.engine.concurrency import ConcurrentBatches, concurrent_batches, concurrent_groups, has_one_thread
+from dop_lightning.engine.concurrency import (
+    FIRST_LOOKS,
+    ConcurrentBatches,
+    concurrent_batches,
+    concurrent_groups,
+    has_one_thread,
+)
 from dop_lightning.engine.descent import BatchState
 from dop_lightning.engine.evaluated import EvaluatedBatch
 from dop_lightning.engine.method import Method
@@ -52,7 +58,7 @@ def test_bits_equal_those_of_one_thread(threads: int) -> None:
     together, at_work = ConcurrentBatches(), states(tiles())
     for end in (10, 30):
         for turn in concurrent_groups(at_work, threads):
-            assert len(turn) <= threads
+            assert len(turn) <= (threads if end > 10 or threads == 1 else FIRST_LOOKS * threads)
             assert together.advance(turn, [end - state.iteration for state in turn]) == [[]] * len(turn)
     assert torch.get_num_threads() == threads
     for one, other in zip(alone, at_work, strict=True):
@@ -64,9 +70,21 @@ def test_bits_equal_those_of_one_thread(threads: int) -> None:
 def test_turns_keep_the_order_and_group_tiles() -> None:
     first, second, third = states(tiles())
     (whole,) = states([Problem("whole", torch.rand(1, 40, 40))])
+    for state in (first, second, third):
+        state.iteration = 1
     assert [len(turn) for turn in concurrent_groups([first, second, third, whole], 2)] == [2, 1, 1]
     assert list(concurrent_groups([first, whole, second, third], 2)) == [[first], [whole], [second, third]]
     assert list(concurrent_groups([], 2)) == []
+
+
+def test_more_tiles_than_threads_begin_together() -> None:
+    """Most end at once, while others examine a region."""
+    many = states(tiles((16, 200)))
+    assert len(many) == 17
+    assert [len(turn) for turn in concurrent_groups(many, 2)] == [FIRST_LOOKS * 2] * 2 + [1]
+    assert [len(turn) for turn in concurrent_groups(many, 1)] == [1] * 17
+    many[3].iteration = 5
+    assert [len(turn) for turn in concurrent_groups(many, 2)] == [3, 1, 8, 5]
 
 
 def test_large_tiles_and_whole_images_use_all_threads() -> None:
