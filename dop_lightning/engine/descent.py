@@ -48,7 +48,7 @@ class Loop(Protocol):
         state: "BatchState",
         iterations: int,
         average: float | None,
-        look: Callable[[int], None] | None = None,
+        look: Callable[[int], bool] | None = None,
         weigh_: "Callable[[BatchState, Tensor], Tensor] | None" = None,
     ) -> Tensor:
         """Do iterations in place, see :class:`~dop_lightning.engine.steps.network_loop.NetworkLoop`."""

@@ -46,7 +46,7 @@ class NetworkLoop:
         state: BatchState,
         iterations: int,
         average: float | None,
-        look: Callable[[int], None] | None = None,
+        look: Callable[[int], bool] | None = None,
         weigh_: Weigh | None = None,
     ) -> Tensor:
         """Do iterations in place. Splitting them over several calls does not change the result.
@@ -56,7 +56,8 @@ class NetworkLoop:
             iterations: number of iterations, at least 1.
             average: decay of the running average; ``None`` for no average.
             look: called with the number of each iteration before the iteration, outside of graphs. It may change
-                ``state.memory`` and the parameters in place.
+                ``state.memory`` and the parameters in place. If it returns true, the result no longer depends on the
+                network, and the iteration computes its output without a step, unless iterations are replayed.
             weigh_: multiplies the residual by weights of its entries in place, given the state and the residual;
                 ``None`` for equal weights. It is stored, and must not reference the state.
 
@@ -68,10 +69,9 @@ class NetworkLoop:
         iteration = self._iteration or _Iteration(state, average, weigh_)
         for i in range(begin, end):
             state.poll()
-            if look is not None:
-                look(i)
+            is_settled = look is not None and look(i)
             if self.replay is None:
-                iteration(state, i, with_loss=i == end - 1)
+                iteration(state, i, with_loss=i == end - 1, with_step=not is_settled)
                 continue
             if perturbed is not None:
                 perturbed.prepare(i)
@@ -110,7 +110,7 @@ class _Iteration:
         self.weigh_ = weigh_
         _, self.rate = state.rates()
 
-    def __call__(self, state: BatchState, i: int, with_loss: bool) -> None:
+    def __call__(self, state: BatchState, i: int, with_loss: bool, with_step: bool = True) -> None:
         residual = state.residual(self.residual, i)
         if self.weigh_ is not None:
             residual = self.weigh_(state, residual)
@@ -118,6 +118,8 @@ class _Iteration:
             self.loss.copy_(state.loss.value(residual))
         if self.average is not None:
             RunningAverage.update_(state, i, self.average)
+        if not with_step:
+            return
         factor = state.loss.derivative_(residual)
         with torch.enable_grad():
             state.signal.pull_back(state.operator.adjoint(residual), factor)

@@ -406,11 +406,16 @@ class Refinement(StepRule):
 
     def descend(self, state: BatchState, iterations: int) -> Tensor:
         """Take weighted steps of gradient descent."""
-        return loop_of(state).descend(state, iterations, self.average, partial(self._update_clean, state), self.weigh_)
+        return loop_of(state).descend(state, iterations, self.average, partial(self._look, state), self.weigh_)
 
     def weigh_(self, state: BatchState, residual: Tensor) -> Tensor:
         """Multiply the residual by w in place, and by 0 for held-out entries."""
         return residual.mul_(state.memory["clean"]).masked_fill_(state.memory["held_out"], 0)
+
+    def _look(self, state: BatchState, iteration: int) -> bool:
+        """Estimate w if it is due, and return whether all problems are settled by the first look."""
+        self._update_clean(state, iteration)
+        return iteration == 0 and bool(self._is_settled(state).all())
 
     def _update_clean(self, state: BatchState, iteration: int) -> None:
         """Estimate w of the problems whose corruption is revealed, and drop their s.
@@ -655,12 +660,16 @@ class Refinement(StepRule):
         if state.iteration != self.first and (state.iteration == 0 or state.iteration % self.every):
             return []
         memory = state.memory
-        done = memory["structure"] & _has_same_entries(state) & self._is_clean(state)
-        done = done | (memory["easy"] & self._is_interpolated(state))
+        done = self._is_settled(state)
         if self.patience is not None:
             since = state.iteration - memory["progress_at"]
             done = done | (memory["least_error"].isfinite() & (since >= self.patience))
         return torch.nonzero(done).flatten().tolist()
+
+    def _is_settled(self, state: BatchState) -> Tensor:
+        """Return for each problem whether it needs no network, as the first look shows: bool ``(K,)`` on the CPU."""
+        undamaged = state.memory["structure"] & self._is_clean(state) & _has_same_entries(state)
+        return undamaged | (state.memory["easy"] & self._is_interpolated(state))
 
     def _is_clean(self, state: BatchState) -> Tensor:
         """Return for each problem whether every entry was observed and is kept: bool ``(K,)`` on the CPU."""

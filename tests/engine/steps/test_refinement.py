@@ -685,3 +685,16 @@ def test_outliers_near_their_surroundings_stay_outliers_with_a_network() -> None
     older = state.problem_state(0)
     del older["memory"]["distance"]
     other.load_problem_state(0, older)  # saved by an earlier version
+
+
+def test_network_of_a_settled_problem_is_not_changed() -> None:
+    shades = torch.linspace(0.2, 0.8, 64).expand(3, 64, 64).contiguous()
+    undamaged = Problem("undamaged", shades, seed=0, data_range=1.0)
+    damaged = Problem("damaged", SaltAndPepper(0.3).corrupt(photograph(64), stream(0, "corruption")).observation)
+    for problem, changes in ((undamaged, False), (damaged, True)):
+        state = make_state(ProblemBatch([problem]), Refinement())
+        before = [parameter.clone() for parameter in state.signal.parameters()]
+        state.advance(1)
+        assert (state.method.steps.finished(state) == [0]) is not changes
+        after = list(state.signal.parameters())
+        assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True)) is changes
