@@ -343,10 +343,12 @@ class Refinement(StepRule):
     def _accept_easy_tile(self, state: BatchState, k: int) -> bool:
         """Use support and interpolation of the region of problem k if it is an easy tile, and return whether it is."""
         memory, problem, y = state.memory, state.problems[k], state.problems.observation[k]
-        if not (self.guide and self.kriging) or y.dim() != 3:
+        if not (self.guide and self.kriging) or self.dense == "remove" or y.dim() != 3:
             return False
         found = easy_tile(problem, y, KEPT_PROBABILITY, self.damage, self._per(state), self.sign, state.poll)
         if found is None or not self._keeps_noise(problem, found.dense):
+            return False
+        if not found.error < max(MAX_REGRESSION_ERROR * found.guessed, SMALL * scale(problem)):
             return False
         memory["look"][k], memory["regression"][k] = found.clean, found.estimate
         memory["easy"][k] = memory["few_values"][k] = True

@@ -31,6 +31,9 @@ SAMPLE_FRACTION = 0.03
 MAX_LOOK_FRACTION = 2 * MAX_OUTLIER_FRACTION
 """Maximum fraction of outliers in the first look at a region. The first look may be wrong by a factor."""
 
+KEPT_REGIONS = 8
+"""Number of regions that are kept in addition to those of a row. Tiles begin row by row, but several at a time."""
+
 POLL_SECONDS = 0.1
 """Seconds between two checks for an interruption while another thread examines the region."""
 
@@ -42,6 +45,7 @@ class EasyTile(NamedTuple):
         clean: w, probability that each entry is clean, ``(C, h, w)``.
         estimate: the interpolation, ``(C, h, w)``; only used where ``clean`` is not near 1.
         error: mean error of the interpolation at held-out entries.
+        guessed: mean error of the mean value at these entries.
         dense: estimated standard deviation of dense noise, relative to the scale of the observation.
         joint: whether the channels of a pixel are corrupted together.
     """
@@ -49,16 +53,18 @@ class EasyTile(NamedTuple):
     clean: Tensor
     estimate: Tensor
     error: float
+    guessed: float
     dense: float
     joint: bool
 
 
 class _Region(NamedTuple):
-    """Support and interpolation of a region, and the pixels at which all entries were predicted."""
+    """Support and interpolation of a region, the pixels at which all entries were predicted, and structured damage."""
 
     clean: Tensor
     estimate: Tensor
     sample: Tensor
+    damaged: Tensor
     joint: bool
 
 
@@ -90,13 +96,13 @@ def easy_tile(
     if region is None:
         return None
     window = (..., *part.within(part.regions[part.region]))
-    clean, estimate, sample = (values[window].contiguous() for values in region[:3])
+    clean, estimate, sample, damaged = (values[window].contiguous() for values in region[:4])
     size = scale(problem)
-    if not is_easy(y, clean, estimate, sample, size):
+    if bool(damaged.any()) or not is_easy(y, clean, estimate, sample, size):
         return None
-    error, _ = mean_errors(y, estimate, clean * sample)
+    error, guessed = mean_errors(y, estimate, clean * sample)
     dense = float(dense_noise(y, estimate, clean, sample)) / size
-    return EasyTile(clean, estimate, error, dense, region.joint)
+    return EasyTile(clean, estimate, error, guessed, dense, region.joint)
 
 
 def _examine(part: Part, k: int, kept: float, settings: _Settings, poll: Callable[[], None]) -> _Region | None:
@@ -112,10 +118,14 @@ def _examine(part: Part, k: int, kept: float, settings: _Settings, poll: Callabl
     if support.is_uncertain or not float((1 - support.clean).mean()) <= MAX_LOOK_FRACTION:
         return None
     poll()
-    drawn = torch.rand(y.shape[1:], generator=torch.Generator().manual_seed(0), device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.rand(y.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
     sample = (drawn < SAMPLE_FRACTION).to(device).expand(y.shape)
-    estimate = interpolate(y, support.clean, sample | (support.clean <= kept), support.estimate)
-    return _Region(support.clean, estimate, sample, support.joint)
+    held_out = interpolate(y, support.clean.masked_fill(sample, 0), sample, support.estimate)
+    poll()
+    doubted = support.clean <= kept
+    estimate = torch.where(doubted, interpolate(y, support.clean, doubted, support.estimate), held_out)
+    return _Region(support.clean, estimate, sample & ~doubted, found.damaged, support.joint)
 
 
 class _Regions:
@@ -124,7 +134,7 @@ class _Regions:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._found: dict[int, _Region | None] = {}
-        self._begun: set[int] = set()
+        self._begun: dict[int, int] = {}  # thread that examines a region
 
     def of(
         self,
@@ -143,40 +153,41 @@ class _Regions:
             examine: computes the result of a region.
             poll: may raise an exception to stop waiting.
         """
+        own = threading.get_ident()
         while True:
             with self._changed:
+                for each in [each for each, thread in self._begun.items() if thread == own]:
+                    del self._begun[each]  # this thread was interrupted
+                row = sum(window[0] == windows[k][0] for window in windows)
+                for each in [each for each in self._found if each < k - row - KEPT_REGIONS]:
+                    del self._found[each]  # its tiles have begun
                 if k in self._found:
                     return self._found[k]
                 mine = self._next(k, len(windows))
                 if mine is None:
                     self._changed.wait(POLL_SECONDS)
                 else:
-                    self._begun.add(mine)
+                    self._begun[mine] = own
             if mine is None:
                 poll()
             else:
-                self._examine(mine, windows, examine)
+                self._examine(mine, examine)
 
     def _next(self, k: int, count: int) -> int | None:
         """Return the region to examine: k, or the one after those that are being examined; ``None`` to wait for k."""
         ahead = range(k, min(count, k + len(self._begun) + 1))
         return next((each for each in ahead if each not in self._found and each not in self._begun), None)
 
-    def _examine(self, k: int, windows: Sequence[Window], examine: Callable[[int], _Region | None]) -> None:
-        """Store the result of a region, and drop those of earlier rows of regions, whose tiles have been recovered."""
+    def _examine(self, k: int, examine: Callable[[int], _Region | None]) -> None:
+        """Store the result of a region."""
         try:
             result = examine(k)
-        except BaseException:
             with self._changed:
-                self._begun.discard(k)
+                self._found[k] = result
+        finally:
+            with self._changed:
+                self._begun.pop(k, None)
                 self._changed.notify_all()
-            raise
-        with self._changed:
-            self._begun.discard(k)
-            self._found[k] = result
-            for each in [each for each in self._found if windows[each][0].stop <= windows[k][0].start]:
-                del self._found[each]
-            self._changed.notify_all()
 
 
 _FOUND: WeakKeyDictionary[object, dict[_Settings, _Regions]] = WeakKeyDictionary()

@@ -37,7 +37,6 @@ MAX_FIRST_LOOK_FRACTION = 0.1
 FEWEST = 1e-3
 """If the outlier fraction is below :data:`STRUCTURE`, outliers count as none below this fraction of all entries."""
 
-
 MIN_COUNT = 4.0
 """Minimum number of outliers that the second look finds, after subtracting one standard deviation."""
 
@@ -134,7 +133,7 @@ def first_look(
         if float(found.sum()) <= MAX_FIRST_LOOK_FRACTION * float(known.sum()):
             return FirstLook(1.0, (known & ~found).to(y.dtype), by_noise=True)
     middle = window_median(y, known, SIDE)
-    seen = _look_beyond(y, middle, FAR_DISTANCE, scale, known, sign)
+    seen = beyond = _look_beyond(y, middle, FAR_DISTANCE, scale, known, sign)
     if not seen.is_many(known):
         seen = _look_nearer(seen, y, middle, scale, known, sign)
     estimate, far, places, distance = seen
@@ -145,10 +144,13 @@ def first_look(
         return FirstLook(places.share, known.to(y.dtype), median=estimate)
     outlying = torch.zeros_like(y)
     outlying[far] = places.raw
+    if seen is not beyond and beyond.places is not None:
+        outlying[beyond.far] = beyond.places.raw
+        far = far | beyond.far
     bins = Bins.of(torch.where(known, y, estimate).flatten(), estimate.flatten(), distance * scale)
     at = far.flatten()
     values = fit_values(bins, outlying.flatten(), at, known.flatten())
-    odds = torch.logit(places.raw) + values.of(values.outliers.log() - values.missed.log())[at]
+    odds = torch.logit(outlying[far]) + values.of(values.outliers.log() - values.missed.log())[at]
     outlying[far] = torch.sigmoid(odds)
     if per_pixel:
         outlying = outlying.amax(dim=0, keepdim=True).expand(y.shape)
@@ -156,7 +158,7 @@ def first_look(
 
 
 class _Seen(NamedTuple):
-    """Entries far from an estimate.
+    """Entries at some distance from an estimate.
 
     Attributes:
         estimate: ``(C, H, W)``.

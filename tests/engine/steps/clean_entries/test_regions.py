@@ -134,9 +134,10 @@ def test_other_tiles_are_examined_one_by_one(
     assert examined == ([0] if looks else [])
 
 
-def test_a_dead_line_is_not_easy() -> None:
+@pytest.mark.parametrize("channels", [slice(None), slice(1, 2)])
+def test_a_dead_line_is_not_easy(channels: slice) -> None:
     observation = hot(picture())
-    observation[:, :, 30] = 0
+    observation[channels, :, 30] = 0
     mosaic = mosaic_of(observation)
     assert easy(mosaic.tiles[0, 0]) is None
     assert easy(mosaic.tiles[0, 3]) is not None
@@ -147,6 +148,22 @@ def test_images_and_parts_without_regions_have_no_easy_tiles() -> None:
     assert easy(Problem("photo", observation, data_range=1.0)) is None
     part = Problem("photo", observation, data_range=1.0).window(slice(0, 64), slice(0, 64), name="part")
     assert easy(part) is None
+
+
+def test_regions_are_examined_once_by_many_threads(examined: list[int]) -> None:
+    """With one region per row, threads are rows ahead."""
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(easy, mosaic_of(hot(picture(640, 96))).tiles.values()))
+    assert all(found)
+    assert sorted(examined) == sorted(set(examined))
+
+
+def test_a_region_of_an_interrupted_thread_is_examined_again(examined: list[int]) -> None:
+    regions = module._Regions()
+    regions._begun[0] = threading.get_ident()  # the interruption came before it could be removed
+    windows = ((slice(0, 8), slice(0, 8)),)
+    assert regions.of(0, windows, lambda k: None, do_nothing) is None
+    assert not regions._begun
 
 
 @pytest.mark.parametrize("dense", ["auto", "keep"])
