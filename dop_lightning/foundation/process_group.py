@@ -173,7 +173,6 @@ def joined(meeting: Meeting, device: torch.device) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
-    meeting.store.unlink(missing_ok=True)  # torch removes it only if every process destroys the store before it exits
 
 
 def find_loopback() -> str:
