@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.foundation.checks import at_least
-from dop_lightning.problems.problem import Problem, Window
+from dop_lightning.problems.problem import Part, Problem, Window
 from dop_lightning.problems.randomness import stream_seed
 
 Size = tuple[int, int]
@@ -282,8 +282,7 @@ def cut(problem: Problem, tile: int, overlap: int | None = None) -> Mosaic | Non
         tiles[i, j] = problem.window(
             rows,
             columns,
-            regions,
-            region.get((i, j)),
+            part=Part(problem, rows, columns, regions, region.get((i, j))),
             name=f"{problem.name}-{place}",
             folder=f"{problem.folder}/{TILES}/{place}",
             seed=stream_seed(problem.seed, "init", 4, i, j),

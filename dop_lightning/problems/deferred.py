@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dop_lightning.foundation.devices import default_to_float32
-from dop_lightning.problems.problem import DIGEST_LENGTH, Part, Problem, Window
+from dop_lightning.problems.problem import DIGEST_LENGTH, Part, Problem
 
 TENSORS = ("observation", "truth", "true_corruption", "mask", "undamaged")
 """Attributes of a problem that are loaded on demand."""
@@ -210,14 +210,7 @@ class DeferredProblem(Problem):
             return self
         return _create_deferred(self, self._shelf, self._digest, name=name, folder=folder)
 
-    def window(
-        self,
-        rows: slice,
-        columns: slice,
-        regions: tuple[Window, ...] = (),
-        region: int | None = None,
-        **changes: Any,
-    ) -> Problem:
+    def window(self, rows: slice, columns: slice, **changes: Any) -> Problem:
         """See :meth:`Problem.window`. Does not load the tensors."""
         height, width = (len(range(n)[part]) for n, part in zip(self._shape[-2:], (rows, columns), strict=True))
         tile = _create_deferred(
@@ -226,8 +219,7 @@ class DeferredProblem(Problem):
             None,
             signal_shape=(*self._shape[:-2], height, width),
             source=None,
-            part=Part(self, rows, columns, regions, region),
-            **changes,
+            **{"part": Part(self, rows, columns), **changes},
         )
         object.__setattr__(tile, "_shape", tile.signal_shape)
         return tile

@@ -102,11 +102,6 @@ class Part:
     regions: tuple[Window, ...] = ()
     region: int | None = None
 
-    @property
-    def window(self) -> Window:
-        """Rows and columns of the tile."""
-        return self.rows, self.columns
-
     def within(self, region: Window) -> Window:
         """Return rows and columns of the tile relative to a region that contains it."""
         top, left = region[0].start, region[1].start
@@ -294,22 +289,13 @@ class Problem:
         folder = name if folder is None else folder
         return self if (name, folder) == (self.name, self.folder) else replace(self, name=name, folder=folder)
 
-    def window(
-        self,
-        rows: slice,
-        columns: slice,
-        regions: tuple[Window, ...] = (),
-        region: int | None = None,
-        **changes: Any,
-    ) -> "Problem":
+    def window(self, rows: slice, columns: slice, **changes: Any) -> "Problem":
         """Return a tile of an image ``(C, H, W)`` as a separate problem.
 
         Args:
             rows: rows of the tile.
             columns: columns of the tile.
-            regions: see :class:`Part`.
-            region: see :class:`Part`.
-            changes: attributes that differ from those of the whole problem.
+            changes: attributes that differ from those of the whole problem, such as a ``part`` with regions.
         """
 
         def cut(tensor: Tensor | None) -> Tensor | None:
@@ -324,8 +310,7 @@ class Problem:
             undamaged=cut(self.undamaged),
             signal_shape=(),
             source=None,
-            part=Part(self, rows, columns, regions, region),
-            **changes,
+            **{"part": Part(self, rows, columns), **changes},
         )
 
     # Old names, until version 0.3.

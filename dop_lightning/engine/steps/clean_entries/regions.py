@@ -23,6 +23,7 @@ from dop_lightning.engine.steps.clean_entries.initial import initial, initial_su
 from dop_lightning.engine.steps.clean_entries.interpolation import interpolate
 from dop_lightning.engine.steps.clean_entries.joint import Per
 from dop_lightning.engine.steps.clean_entries.sharp import Sign
+from dop_lightning.engine.steps.clean_entries.support import sample_pixels
 from dop_lightning.problems.problem import Part, Problem, Window, scale
 
 SAMPLE_FRACTION = 0.03
@@ -118,9 +119,7 @@ def _examine(part: Part, k: int, kept: float, settings: _Settings, poll: Callabl
     if support.is_uncertain or not float((1 - support.clean).mean()) <= MAX_LOOK_FRACTION:
         return None
     poll()
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.rand(y.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
-    sample = (drawn < SAMPLE_FRACTION).to(device).expand(y.shape)
+    sample = sample_pixels(y, SAMPLE_FRACTION)
     held_out = interpolate(y, support.clean.masked_fill(sample, 0), sample, support.estimate)
     poll()
     doubted = support.clean <= kept
@@ -153,12 +152,11 @@ class _Regions:
             examine: computes the result of a region.
             poll: may raise an exception to stop waiting.
         """
-        own = threading.get_ident()
+        own, row = threading.get_ident(), sum(window[0] == windows[k][0] for window in windows)
         while True:
             with self._changed:
                 for each in [each for each, thread in self._begun.items() if thread == own]:
                     del self._begun[each]  # this thread was interrupted
-                row = sum(window[0] == windows[k][0] for window in windows)
                 for each in [each for each in self._found if each < k - row - KEPT_REGIONS]:
                     del self._found[each]  # its tiles have begun
                 if k in self._found:

@@ -152,10 +152,16 @@ def first_support(
     return found
 
 
-def sample_pixels(y: Tensor) -> Tensor:
-    """Draw the pixels for measuring the error of the estimates, with a fixed seed; bool ``(C, H, W)``."""
-    drawn = torch.rand(y.shape[1:], generator=torch.Generator().manual_seed(0), device="cpu")
-    return (drawn < SAMPLE / drawn.numel()).to(y.device).expand(y.shape)
+def sample_pixels(y: Tensor, fraction: float | None = None) -> Tensor:
+    """Draw the pixels for measuring the error of the estimates, with a fixed seed; bool ``(C, H, W)``.
+
+    Args:
+        y: the observation, ``(C, H, W)``.
+        fraction: fraction of the pixels; by default, about :data:`SAMPLE` pixels.
+    """
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.rand(y.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
+    return (drawn < (SAMPLE / drawn.numel() if fraction is None else fraction)).to(y.device).expand(y.shape)
 
 
 def better_support(y: Tensor, look: Tensor, support: Tensor) -> Tensor:
