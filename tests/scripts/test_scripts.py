@@ -118,6 +118,12 @@ def test_noise_is_timed_by_both_generators() -> None:
     assert re.search(r"\n\| 16 \| [\d.]+ \| [\d.]+ \| [\d.]+ \|\n", said)
 
 
+@pytest.mark.skipif(library() is None, reason="needs a C++ compiler")
+def test_steps_of_muon_are_timed() -> None:
+    said = run("benchmark_muon.py", "--widths", "4", "--rounds", "2")
+    assert re.search(r"\n\| 4 \|(?: [\d.e+-]+ \|){5}\n", said), said
+
+
 @pytest.mark.slow
 def test_ways_to_convolve_are_timed() -> None:
     said = run("benchmark_convolution.py", "--sizes", "32", "--taps", "5", "--rounds", "1")

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adam import adam
 
+from dop_lightning.engine.optim import compiled_muon
 from dop_lightning.engine.optim.pace import pace
 from dop_lightning.engine.optim.stacks import Stacks
 from dop_lightning.foundation.checks import fraction, one_of, positive
@@ -85,7 +86,8 @@ class Muon(Optimizer):
         betas: decays of Adam, at least 0 and below 1.
         eps: ε of Adam, above 0.
         precision: precision of the products in the orthogonalisation: ``fp32`` (that of the kernels), ``bf16``, or
-            ``auto``: bf16 on CPUs with hardware support for it. The average keeps its precision.
+            ``auto``: bf16 on CPUs with hardware support for it. The average keeps its precision. Compiled code
+            (:mod:`~dop_lightning.engine.optim.compiled_muon`) always uses fp32, which is faster there.
 
     Raises:
         ValueError: an argument is out of range.
@@ -151,6 +153,9 @@ class Muon(Optimizer):
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         gradients = [p.grad for p in kernels if p.grad is not None]
         averages = [self.state[p]["momentum_buffer"] for p in kernels]
+        if compiled_muon.can_step(kernels):
+            compiled_muon.step(kernels, gradients, averages, group["lr"], group["momentum"], ROUNDS)
+            return
         torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, averages, group["momentum"])
         # as matrices, in the order of memory where channels come last: the order of columns has no part in it

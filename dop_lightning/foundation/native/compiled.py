@@ -30,6 +30,7 @@ SOURCES = (
     "join_backward.cpp",
     "krige.cpp",
     "mixture.cpp",
+    "muon.cpp",
     "noise.cpp",
 )
 HEADERS = ("common.h", "norm.h", "branches.h")
@@ -208,6 +209,7 @@ SYMBOLS = (
     "refit_mixture",
     "step_corruption_float",
     "step_corruption_double",
+    "step_muon",
     "window_medians",
 )
 """Functions that a library must contain."""
