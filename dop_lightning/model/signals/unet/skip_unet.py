@@ -113,6 +113,7 @@ class SkipUNet(NetworkSignal):
         self._prepared_for: int | None = None
         self._factors: Tensor | None = None  # of the perturbation, see scale_perturbation
         self._guides: Tensor | None = None  # estimates in the inputs, see guide_by
+        self._guided: dict[int, int] = {}  # version of the estimate in each input
 
     def _make_network(self, network: Callable[..., nn.Module], problem: Problem) -> nn.Module:
         """Create the network of a problem with a separate generator, so that threads do not wait for each other."""
@@ -146,29 +147,34 @@ class SkipUNet(NetworkSignal):
 
     def _perturbed(self, k: int, iteration: int, out: Tensor | None = None) -> Tensor:
         """Return the input of network k at an iteration, H'×W'×channels; in ``out``, if given and noise is drawn."""
-        (z,) = self.input_of(k)
+        z = self._fixed_input(k)
         if self.perturbation == 0:
-            return z if self._guides is None else self._guide_(k, z.clone(), z)
+            return z
         seed = self.problems[k].seed
         perturbed = self._working_buffer(z.dtype, z.device) if out is None else out
         std = self.perturbation * (1.0 if self._factors is None else float(self._factors[k]))
         if self.fast_noise and z.device.type == "cpu" and kernels.library() is not None:
             kernels.add_normal(z, std, stream_seed(seed, "perturbation", iteration), perturbed)
-        else:
-            generator = stream(seed, "perturbation", iteration, device=z.device)
-            perturbed.normal_(0.0, std, generator=generator).add_(z)
-        return perturbed if self._guides is None else self._guide_(k, perturbed, z)
+            return perturbed
+        generator = stream(seed, "perturbation", iteration, device=z.device)
+        return perturbed.normal_(0.0, std, generator=generator).add_(z)
 
-    def _guide_(self, k: int, given: Tensor, z: Tensor) -> Tensor:
-        """Replace the first channels of z in an input by ``GUIDE_FACTOR·estimate``, in place."""
-        assert self._guides is not None
+    def _fixed_input(self, k: int) -> Tensor:
+        """Return z of network k. Its first channels are replaced by ``GUIDE_FACTOR·estimate`` when that has changed."""
+        (z,) = self.input_of(k)
+        if self._guides is None:
+            return z
+        version = -1 if self._guides.is_inference() else self._guides._version  # inference tensors count no changes
+        if version >= 0 and self._guided.get(k) == version:
+            return z
         estimate = self._guides[k]
         margins = [w - s for w, s in zip(self.working_size, self.image_size, strict=True)]
         (top, left), channels = [margin // 2 for margin in margins], estimate.shape[0]
         sides = (left, margins[1] - left, top, margins[0] - top)
         around = pad(estimate[None], sides, mode="replicate")[0] if any(sides) else estimate
-        given[..., :channels].add_(around.permute(1, 2, 0), alpha=GUIDE_FACTOR).sub_(z[..., :channels])
-        return given
+        z[..., :channels] = GUIDE_FACTOR * around.permute(1, 2, 0)
+        self._guided[k] = version
+        return z
 
     @property
     def guided(self) -> Guided | None:
@@ -177,7 +183,7 @@ class SkipUNet(NetworkSignal):
 
     def guide_by(self, estimates: Tensor) -> None:
         """Replace the first channels of z by ``GUIDE_FACTOR·estimate``."""
-        self._guides = estimates
+        self._guides, self._guided = estimates, {}
 
     @property
     def perturbed(self) -> Perturbed:
@@ -197,6 +203,7 @@ class SkipUNet(NetworkSignal):
     def release(self) -> None:
         """Free the inputs."""
         super().release()
+        self._guided = {}
         self.prepared, self._prepared_for = (), None
 
     def _logits(self, k: int, z: Tensor) -> Tensor:
