@@ -7,10 +7,12 @@ busy machine, several threads would spend most of the time waiting for each othe
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
+from typing import TypeVar
 
 import torch
 
@@ -24,6 +26,8 @@ single pixel."""
 FIRST_LOOKS = 4
 """Number of tiles per thread in a group if they have regions and begin. Most of them take a moment, and some examine a
 region for seconds; with more tiles than threads, no thread is idle for long."""
+
+T = TypeVar("T")
 
 Advanced = list[int] | OutOfMemoryError
 """Result of advancing a batch: positions of the diverged problems, or the error if the batch did not fit in memory."""
@@ -101,15 +105,27 @@ class ConcurrentBatches:
 
     def advance(self, states: Sequence[State], iterations: Sequence[int]) -> list[Advanced]:
         """Advance each batch of a group by its number of iterations, and return the results."""
-        threads = torch.get_num_threads()
-        if threads == 1 or not has_one_thread(states[0]):
+        if torch.get_num_threads() == 1 or not has_one_thread(states[0]):
             return [_advance(state, number) for state, number in zip(states, iterations, strict=True)]
+        return self._run_all(
+            [partial(_advance, state, number) for state, number in zip(states, iterations, strict=True)]
+        )
+
+    def call(self, states: Sequence[State], functions: Sequence[Callable[[], object]]) -> None:
+        """Call one function per batch: concurrently for the batches that use one thread each, if there are several.
+
+        The others are not called. This is for results that are computed when they are needed otherwise.
+        """
+        calls = [call for state, call in zip(states, functions, strict=True) if has_one_thread(state)]
+        if torch.get_num_threads() > 1 and len(calls) > 1:
+            self._run_all(calls)
+
+    def _run_all(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        """Run functions concurrently on one thread each, and return their results."""
+        threads = torch.get_num_threads()
         if self._pool is None or self._size < threads:
             self._pool, self._size = ThreadPoolExecutor(threads, "tile"), threads
-        works = [
-            self._pool.submit(_advance_on_one_thread, state, number)
-            for state, number in zip(states, iterations, strict=True)
-        ]
+        works = [self._pool.submit(_on_one_thread, call) for call in calls]
         wait(works)
         return [work.result() for work in works]
 
@@ -121,6 +137,6 @@ def _advance(state: State, iterations: int) -> Advanced:
         return error
 
 
-def _advance_on_one_thread(state: State, iterations: int) -> Advanced:
+def _on_one_thread(call: Callable[[], T]) -> T:
     set_threads_here(1)
-    return _advance(state, iterations)
+    return call()

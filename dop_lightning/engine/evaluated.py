@@ -6,6 +6,9 @@ Shapes: K problems of a batch.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
+import torch
+from torch import Tensor
+
 from dop_lightning.engine.concurrency import threads_of
 from dop_lightning.engine.outcome import Outcome, Record, Status
 from dop_lightning.engine.state import Evaluation, State
@@ -57,6 +60,17 @@ class EvaluatedBatch:
         seen = self.evaluation
         return self._scorer(self.state).curves(seen.signal, seen.corruption, seen.loss, seen.average)
 
+    @cached_property
+    def probabilities(self) -> list[Tensor | None]:
+        """Probability that each entry is corrupted, per problem; ``None`` if the method does not estimate it."""
+        with threads_of(self.state):
+            return [self.state.corruption_probability(k, self.iteration) for k in range(len(self.state))]
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Compute what the outcomes need, apart from scores."""
+        _ = self.evaluation, self.probabilities
+
 
 class Ending(EvaluatedBatch):
     """Problems of a batch that end together, before they leave the batch.
@@ -66,7 +80,7 @@ class Ending(EvaluatedBatch):
         scorer: returns the scorer of a batch.
         records: progress of each problem, by name.
         ends: status of each problem that ends, by its position in the batch.
-        batch: an earlier view of the batch at the same iteration, if any; its evaluation and scores are reused.
+        batch: an earlier view of the batch at the same iteration, if any; whatever it has computed is reused.
     """
 
     def __init__(
@@ -82,7 +96,7 @@ class Ending(EvaluatedBatch):
         self._records = records
         if batch is not None:
             self.__dict__.update(
-                {key: batch.__dict__[key] for key in ("evaluation", "scores") if key in batch.__dict__}
+                {key: batch.__dict__[key] for key in ("evaluation", "scores", "probabilities") if key in batch.__dict__}
             )
 
     @property
@@ -116,6 +130,12 @@ class Ending(EvaluatedBatch):
                 signal=seen.signal[k].cpu(),
                 corruption=seen.corruption[k].cpu(),
                 scores=dict(scores[k]),
-                corruption_probability=state.corruption_probability(k, record.iteration),
+                corruption_probability=self._probability(k, record.iteration),
                 report=state.report(k),
             )
+
+    def _probability(self, k: int, iteration: int) -> Tensor | None:
+        if "probabilities" in self.__dict__:
+            return self.probabilities[k]
+        with threads_of(self.state):
+            return self.state.corruption_probability(k, iteration)

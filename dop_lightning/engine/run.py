@@ -198,6 +198,7 @@ class Run:
 
     def _end_finished(self, states: Iterable[State], end: int) -> None:
         """Let finished problems leave the batches that are at iteration ``end``."""
+        ending: list[EvaluatedBatch] = []
         for state in states:
             if state.iteration != end:
                 continue
@@ -205,8 +206,11 @@ class Run:
                 name = state.problems.names[k]
                 self.records[name].ended = True
                 self.stop(name, status)
-            if self._stopping:
-                self._end_stopped(state, EvaluatedBatch(state, self.scorer))
+            if not self._stopping.keys().isdisjoint(state.problems.names):
+                ending.append(EvaluatedBatch(state, self.scorer))
+        self._prepare(ending)
+        for batch in ending:
+            self._end_stopped(batch.state, batch)
 
     def block_end(self, start: int) -> int:
         """Return the iteration at which a block that begins at iteration ``start`` ends.
@@ -272,22 +276,33 @@ class Run:
         """Notify the listeners of an evaluation of all active problems at iteration ``end``; if last, end them all."""
         for listener in self.listeners:
             listener.on_evaluating(self)
-        for state in self.states[:]:
-            records = [self.records[name] for name in state.problems.names]
-            if state.iteration != end or records[0].evaluated == end:
-                continue  # the batch was ahead after an earlier run
-            for record in records:
-                record.evaluated = end
-            batch = EvaluatedBatch(state, self.scorer)
-            for listener in self.listeners:
-                listener.on_evaluation(self, batch)
+        # batches that were ahead after an earlier run have been evaluated, or are evaluated later
+        due = [s for s in self.states if s.iteration == end and self.records[s.problems.names[0]].evaluated != end]
+        for turn in concurrent_groups(due, torch.get_num_threads()):
+            batches = [EvaluatedBatch(state, self.scorer) for state in turn]
             if last:
-                for name in state.problems.names:
-                    self._stopping.setdefault(name, "done")
-            self._end_stopped(state, batch)
+                self._prepare(batches)
+            for batch in batches:
+                self._evaluate_batch(batch, last, end)
         self._notify_changes()
         for listener in self.listeners:
             listener.on_evaluated(self)
+
+    def _prepare(self, batches: Sequence[EvaluatedBatch]) -> None:
+        """Compute the results of ending batches concurrently, if several of them use one thread each."""
+        self._abreast.call([batch.state for batch in batches], [batch.prepare for batch in batches])
+
+    def _evaluate_batch(self, batch: EvaluatedBatch, last: bool, end: int) -> None:
+        """Notify the listeners of an evaluation of a batch; if last, end its problems."""
+        names = batch.problems.names
+        for name in names:
+            self.records[name].evaluated = end
+        for listener in self.listeners:
+            listener.on_evaluation(self, batch)
+        if last:
+            for name in names:
+                self._stopping.setdefault(name, "done")
+        self._end_stopped(batch.state, batch)
 
     # ---------------------------------------------------------------------------------------------- ends of problems
 
