@@ -82,7 +82,8 @@ class Interpolation(ImageFilter):
             estimate = interpolate(y, clean, (clean <= KEPT_PROBABILITY) | sample, estimate)
         if not found.look.decides:
             error, guessed = mean_errors(y, estimate, clean * sample)
-            most = min(max(MAX_REGRESSION_ERROR * guessed, SMALL * size), most_error(y, clean, guessed, size))
+            bound = most_error(y, clean, guessed, size, float((clean * sample).sum()))
+            most = min(max(MAX_REGRESSION_ERROR * guessed, SMALL * size), bound)
             if not error <= most:  # also if the error is nan: no entry is clean
                 clean = observed.to(y.dtype)
         elif problem.noise is not None:

@@ -450,7 +450,8 @@ class Refinement(StepRule):
             dense = dense_noise(y, now.values, clean, held_out) / scale(problems[k])
             memory["dense"][k] = min(float(dense), float(memory["most_dense"][k]))
             if not memory["structure"][k]:  # may change later: the network is fitted to the clean entries anyway
-                memory["hopeless"][k] = now.error > most_error(y, clean, now.guessed, scale(problems[k]))
+                number = float((clean * held_out).sum())
+                memory["hopeless"][k] = now.error > most_error(y, clean, now.guessed, scale(problems[k]), number)
             if known:  # compare on the same entries, since w has changed
                 before = self._best_prediction(state, k, best[k], alone)
                 memory["least_error"][k], memory["by"][k] = before.error, before.by
@@ -678,23 +679,25 @@ class Refinement(StepRule):
         return (state.memory["clean"] > KEPT_PROBABILITY).flatten(1).all(1).cpu()
 
 
-def most_error(y: Tensor, clean: Tensor, guessed: float, size: float) -> float:
+def most_error(y: Tensor, clean: Tensor, guessed: float, size: float, number: float) -> float:
     """Return the held-out error above which the output contains no information on the image.
 
     In an image of noise, entries that are near the output by chance are called clean, and their error is small. The
-    bound is therefore smaller if few entries are clean and the others have arbitrary values.
+    bound is therefore smaller if few entries are clean and the others have arbitrary values, by one standard error of
+    the mean error (about 1/√n of it for n entries) in addition.
 
     Args:
         y: the observation.
         clean: w.
         guessed: held-out error of the mean value.
         size: scale of the observation.
+        number: Σ w over the held-out entries.
     """
     values = y[clean < 0.5]
     if float(clean.mean()) < FEW_CLEAN and values.numel() > 0:
         counts = values.unique(return_counts=True)[1].sort(descending=True).values
         if float(counts[:NUM_IMPULSE_VALUES].sum()) < 0.5 * values.numel():
-            return max(GUESSED_OF_FEW * guessed, SMALL_OF_FEW * size)
+            return max(GUESSED_OF_FEW * guessed, SMALL_OF_FEW * size) / (1 + 1 / math.sqrt(max(number, 1.0)))
     return max(MAX_INFORMATIVE_ERROR * guessed, SMALL * size)
 
 
