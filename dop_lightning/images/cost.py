@@ -15,7 +15,7 @@ from dop_lightning.engine.roster import TILES_AT_WORK
 from dop_lightning.foundation.machine import available_memory, has_bfloat16_units
 from dop_lightning.foundation.units import format_bytes
 from dop_lightning.images.presets import Precision, Preset
-from dop_lightning.images.tiles import cover
+from dop_lightning.images.tiles import Tile, cover, sides_of, tile_text
 from dop_lightning.model.signals.unet import kernels
 from dop_lightning.model.signals.unet.skip_network import working_size
 
@@ -55,7 +55,7 @@ Shape = tuple[int, int, int]
 
 
 def run_memory(
-    shapes: Iterable[Shape], width: int, bf16: bool, tile: int | None = None, *, fused: bool = False, threads: int = 1
+    shapes: Iterable[Shape], width: int, bf16: bool, tile: Tile | None = None, *, fused: bool = False, threads: int = 1
 ) -> int:
     """Return the number of bytes that a run needs.
 
@@ -66,7 +66,7 @@ def run_memory(
         shapes: (C, H, W) of the images.
         width: channels of the network, 0 without a network.
         bf16: whether the network computes in bf16.
-        tile: side of the tiles, ``None`` for whole images.
+        tile: side of the tiles, or (height, width); ``None`` for whole images.
         fused: whether the network uses :mod:`dop_lightning.model.signals.unet.kernels`.
         threads: number of CPU threads; 1 on a GPU.
     """
@@ -172,8 +172,8 @@ class RecoveryCost:
         """Whether the network uses fused kernels."""
         return self.device.type == "cpu" and self.preset.refined and kernels.library() is not None
 
-    def memory(self, tile: int | None) -> int:
-        """Return the number of bytes for tiles of the given side, or for whole images if ``tile`` is ``None``."""
+    def memory(self, tile: Tile | None) -> int:
+        """Return the number of bytes for tiles of the given size, or for whole images if ``tile`` is ``None``."""
         return run_memory(self.shapes, self.width, self.bf16, tile, fused=self.fused, threads=self.threads)
 
     @property
@@ -181,8 +181,8 @@ class RecoveryCost:
         """Number of threads among which tiles are distributed."""
         return torch.get_num_threads() if self.device.type == "cpu" else 1
 
-    def choose_tile(self, limit: int | None) -> int | None:
-        """Return the tile side of the preset for large images, or a smaller side if it does not fit.
+    def choose_tile(self, limit: int | None) -> Tile | None:
+        """Return the tiles of the preset for large images, or the side of smaller ones if they do not fit.
 
         Returns ``None`` to recover images whole: the preset has no tiles or no image is large, and all images fit.
 
@@ -199,15 +199,15 @@ class RecoveryCost:
             return wanted
         tiles: tuple[int | None, ...] = (None, *TILES)
         if wanted is not None and not self.preset.has_network:
-            tiles = tuple(tile for tile in FILTER_TILES if tile < wanted)
+            tiles = tuple(tile for tile in FILTER_TILES if tile < min(sides_of(wanted)))
         arguments = (self.shapes, self.width, self.bf16, free)
         return choose_tile(*arguments, tiles=tiles, fused=self.fused, threads=self.threads, name=self.option)
 
-    def check_tile(self, tile: int | None, limit: int | None) -> int | None:
-        """Return the requested tile side if it fits.
+    def check_tile(self, tile: Tile | None, limit: int | None) -> Tile | None:
+        """Return the requested tiles if they fit.
 
         Args:
-            tile: side of the tiles, ``None`` for whole images.
+            tile: side of the tiles, or (height, width); ``None`` for whole images.
             limit: bytes, ``None`` for no limit.
 
         Raises:
@@ -215,7 +215,7 @@ class RecoveryCost:
         """
         need = self.memory(tile)
         if limit is not None and need > limit:
-            how = f"in tiles of {tile}×{tile}" if tile else "as a whole"
+            how = f"in tiles of {tile_text(tile)}" if tile else "as a whole"
             raise ValueError(
                 f"{self.option} must be at least {math.ceil(need / 2**20)}M for {self.subject} {how} at width "
                 f"{self.width}, got {format_bytes(limit)}"

@@ -12,10 +12,11 @@ from dop_lightning.engine.steps import Dense, Refinement
 from dop_lightning.engine.steps.clean_entries import Sign, check_damage
 from dop_lightning.engine.steps.clean_entries.joint import Per
 from dop_lightning.foundation.checks import at_least, one_of
-from dop_lightning.images.tiles import Size, cheapest_tile
+from dop_lightning.images.tiles import Size, Tile, cheapest_tile, smaller_side
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import SkipUNet
+from dop_lightning.model.signals.unet.skip_network import SCALES
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -49,10 +50,11 @@ class Preset:
             (:class:`~dop_lightning.engine.steps.Refinement`), and no biases before batch norms; otherwise, gradient
             descent and plain operations as in the paper.
         text: purpose of the preset.
-        tile: side of the tiles for images whose larger side exceeds it by more than a quarter; ``None`` recovers images
-            whole. A network of 32 channels represents a photograph of 192×192 pixels well, but not one of 512×512.
-            Without a network, tiles of such images have sides of up to
-            :data:`~dop_lightning.engine.instant.MAX_TILE` pixels.
+        tile: maximum side of the tiles for images whose larger side exceeds it by more than a quarter; ``None``
+            recovers images whole. A network of 32 channels represents a photograph of 192×192 pixels well, but not one
+            of 512×512. The other side of such an image is divided only if it also exceeds ``tile`` by more than a
+            quarter. Tiles are smaller if they still overlap by :data:`~dop_lightning.images.tiles.WIDE_OVERLAP` pixels.
+            Without a network, they have sides of up to :data:`~dop_lightning.engine.instant.MAX_TILE` pixels.
     """
 
     width: int
@@ -85,11 +87,15 @@ class Preset:
             at_least("iterations", self.iterations if iterations is None else iterations, 1),
         )
 
-    def tile_for(self, size: Size) -> int | None:
-        """Return the side of the tiles for an image of this height and width, ``None`` to recover it whole."""
+    def tile_for(self, size: Size) -> Tile | None:
+        """Return the size of the tiles for an image of this height and width, ``None`` to recover it whole."""
         if self.tile is None or max(size) <= LARGE * self.tile:
             return None
-        return self.tile if self.has_network else cheapest_tile(size, MAX_TILE)
+        if not self.has_network:
+            return cheapest_tile(size, MAX_TILE)
+        most = int(LARGE * self.tile)
+        height, width = (side if side <= most else smaller_side(side, self.tile, NETWORK_STEP) for side in size)
+        return height if height == width else (height, width)
 
     def recipe(
         self,
@@ -176,10 +182,13 @@ class Preset:
 LARGE = 1.25
 """Images whose larger side is at most this multiple of the tile side are recovered whole."""
 
+NETWORK_STEP = 2**SCALES
+"""Networks compute images of multiples of this side."""
+
 PRESETS = {
     "instant": Preset(0, 1, None, True, "without a network", tile=512),
-    "quick": Preset(16, 200, None, True, "a first look", tile=192),
-    "default": Preset(32, 300, None, True, "refined, for a laptop", tile=192),
+    "quick": Preset(16, 175, None, True, "a first look", tile=192),
+    "default": Preset(32, 275, None, True, "refined, for a laptop", tile=192),
     "best": Preset(128, 2000, None, True, "refined, for a GPU"),
     "paper": Preset(128, 150_000, 500.0, False, "the settings of the paper, for a GPU"),
 }

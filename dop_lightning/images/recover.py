@@ -27,7 +27,7 @@ from dop_lightning.images.recovery import Recovery
 from dop_lightning.images.restoration import Request, request, restore, warn
 from dop_lightning.images.settings import Settings
 from dop_lightning.images.stacks import AT_ONCE, recover_stack
-from dop_lightning.images.tiles import cover
+from dop_lightning.images.tiles import Tile, cover
 
 
 def recover_image(
@@ -48,7 +48,7 @@ def recover_image(
     alpha: float | None = None,
     width: int | None = None,
     seed: int = 0,
-    tile: int | None = None,
+    tile: Tile | None = None,
     max_memory: str | None = None,
     device: str | torch.device = "auto",
     precision: Precision = "auto",
@@ -116,8 +116,8 @@ def recover_image(
         alpha: ratio of the learning rates, positive; by default that of the preset, or chosen by the size of the image.
         width: channels of the network, at least 1; by default that of the preset.
         seed: random seed.
-        tile: side in pixels, at least 8, of overlapping tiles in which the image is recovered; by default, tiles are
-            used for images that are large for the preset or for the memory.
+        tile: side in pixels of overlapping tiles in which the image is recovered, or (height, width), at least 8; by
+            default, tiles are used for images that are large for the preset or for the memory.
         max_memory: memory limit such as ``8G``; larger images are recovered in tiles. By default four fifths of the
             free memory.
         device: ``auto`` (the GPU of the tensor, otherwise a GPU if available), ``cpu``, ``gpu``, or a torch device such
@@ -269,8 +269,8 @@ def _run(
     """Handle Ctrl-C, and show progress."""
     parts = 0
     for size, count in Counter(sizes).items():
-        side = settings.side((1, *size))
-        parts += count * (1 if side is None else len(cover(size, side).places))
+        tile = settings.tile_for((1, *size))
+        parts += count * (1 if tile is None else len(cover(size, tile).places))
     total = settings.maximum * parts
     with (
         first_interrupt() as interrupted,

@@ -165,8 +165,8 @@ def recover_problems(
         OutOfMemoryError: less memory was available than expected.
         ValueError: an image does not fit in memory.
     """
-    sides = [settings.side(_signal_shape(each)) if each.sensing is None else None for each in problems]
-    mosaics = [None if side is None else cut(each, side) for each, side in zip(problems, sides, strict=True)]
+    tiles = [settings.tile_for(_signal_shape(each)) if each.sensing is None else None for each in problems]
+    mosaics = [None if tile is None else cut(each, tile) for each, tile in zip(problems, tiles, strict=True)]
     parts = [
         [each] if mosaic is None else list(mosaic.tiles.values())
         for each, mosaic in zip(problems, mosaics, strict=True)

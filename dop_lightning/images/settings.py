@@ -7,12 +7,13 @@ import torch
 
 from dop_lightning.engine.state import Procedure
 from dop_lightning.engine.steps.clean_entries import check_damage
-from dop_lightning.foundation.checks import at_least, one_of, positive
+from dop_lightning.foundation.checks import one_of, positive
 from dop_lightning.foundation.devices import resolve_device
 from dop_lightning.foundation.units import parse_bytes
 from dop_lightning.images.cost import RecoveryCost, Shape
 from dop_lightning.images.formats.value_range import checked_range
 from dop_lightning.images.presets import PRESETS, Per, Precision, Preset
+from dop_lightning.images.tiles import Tile, sides_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Settings:
         maximum: maximum number of gradient iterations.
         alpha: ratio of the learning rates; ``None`` chooses it by the size of the image.
         seed: random seed.
-        tile: side of the tiles in pixels, ``None`` to choose it by preset and memory.
+        tile: side of the tiles in pixels, or (height, width); ``None`` to choose it by preset and memory.
         memory: memory limit in bytes, if any.
         device: device of the computation.
         precision: precision of the network.
@@ -38,7 +39,7 @@ class Settings:
     maximum: int
     alpha: float | None
     seed: int
-    tile: int | None
+    tile: Tile | None
     memory: int | None
     device: torch.device
     precision: Precision
@@ -56,7 +57,7 @@ class Settings:
         alpha: float | None,
         width: int | None,
         seed: int,
-        tile: int | None,
+        tile: Tile | None,
         max_memory: str | None,
         device: str | torch.device,
         precision: Precision,
@@ -73,7 +74,7 @@ class Settings:
         check_damage(options["damage"])
         one_of("precision", precision, ["auto", "bf16", "fp32"])
         if tile is not None:
-            at_least("tile", tile, 8)
+            sides_of(tile)
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise ValueError(f"seed must be a whole number, got {seed!r}")
         return cls(
@@ -97,8 +98,8 @@ class Settings:
             self.width, self.precision, options["per"], options["outliers"], options["damage"], options["dense"]
         )
 
-    def side(self, shape: Shape) -> int | None:
-        """Return the side of the tiles of an image of shape (C, H, W); ``None`` to recover it whole.
+    def tile_for(self, shape: Shape) -> Tile | None:
+        """Return the size of the tiles of an image of shape (C, H, W); ``None`` to recover it whole.
 
         Raises:
             ValueError: the image does not fit in memory.

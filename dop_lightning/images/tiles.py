@@ -20,6 +20,9 @@ Size = tuple[int, int]
 Place = tuple[int, int]
 """(row, column) of a tile."""
 
+Tile = int | tuple[int, int]
+"""Side of square tiles in pixels, or (height, width)."""
+
 TILES = "tiles"
 """Name of the folder of the results of tiles, within the folder of their image."""
 
@@ -28,9 +31,36 @@ MAX_DEFAULT_OVERLAP = 64
 """Maximum default overlap in pixels."""
 
 
+WIDE_OVERLAP = 48
+"""Overlap in pixels beyond which larger tiles do not improve the result: see docs/performance.md."""
+
+
 def default_overlap(tile: int) -> int:
     """Return an eighth of the side of a tile, at most :data:`MAX_DEFAULT_OVERLAP`."""
     return min(tile // 8, MAX_DEFAULT_OVERLAP)
+
+
+def sides_of(tile: Tile) -> Size:
+    """Return the height and width of tiles.
+
+    Raises:
+        ValueError: a side is less than 8, or there are not two of them.
+    """
+    if not isinstance(tile, list | tuple):
+        return (at_least("tile", tile, 8),) * 2
+    if len(tile) != 2:
+        raise ValueError(f"tile must be a whole number or (height, width), got {tile}")
+    return at_least("tile", tile[0], 8), at_least("tile", tile[1], 8)
+
+
+def tile_text(tile: Tile) -> str:
+    """Return the size of tiles for messages, the width first.
+
+    >>> tile_text(192), tile_text((256, 192))
+    ('192×192', '192×256')
+    """
+    height, width = sides_of(tile)
+    return f"{width}×{height}"
 
 
 def smallest_tile(length: int, tile: int) -> int:
@@ -44,6 +74,22 @@ def smallest_tile(length: int, tile: int) -> int:
     overlap = default_overlap(tile)
     count = max(2, math.ceil((length - overlap) / (tile - overlap)))
     return math.ceil((length + (count - 1) * overlap) / count)
+
+
+def smaller_side(length: int, tile: int, step: int) -> int:
+    """Return the side of tiles that cover a length as ``tile`` does, in the same number, without surplus overlap.
+
+    Args:
+        length: pixels of the side of the image.
+        tile: maximum side of a tile.
+        step: the result is a multiple of it, or ``tile``.
+
+    >>> smaller_side(256, 192, 32), smaller_side(375, 192, 32), smaller_side(512, 192, 32)
+    (160, 160, 192)
+    """
+    count = len(starts(length, tile, default_overlap(tile)))
+    side = math.ceil((length + (count - 1) * WIDE_OVERLAP) / count)
+    return min(tile, math.ceil(side / step) * step)
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -123,24 +169,26 @@ class Grid:
         return whole
 
 
-def cover(size: Size, tile: int, overlap: int | None = None) -> Grid:
-    """Cover an image with square tiles.
+def cover(size: Size, tile: Tile, overlap: int | None = None) -> Grid:
+    """Cover an image with tiles.
 
     Args:
         size: (H, W).
-        tile: side of a tile in pixels, at least 8; limited to the sides of the image.
-        overlap: minimum number of pixels shared by neighbours, from 0 to half of ``tile``; by default
-            :func:`default_overlap`.
+        tile: side of square tiles in pixels, or (height, width), each at least 8; limited to the sides of the image.
+        overlap: minimum number of pixels shared by neighbours, from 0 to half of the shorter side of a tile; by default
+            :func:`default_overlap` of the height, and of the width.
 
     Raises:
         ValueError: an argument is out of range.
     """
-    at_least("tile", tile, 8)
-    overlap = default_overlap(tile) if overlap is None else at_least("overlap", overlap, 0)
-    if overlap > tile // 2:
-        raise ValueError(f"overlap must be at most half of tile, {tile // 2}, got {overlap}")
-    tops, lefts = (tuple(starts(length, tile, overlap)) for length in size)
-    return Grid(size, (min(tile, size[0]), min(tile, size[1])), tops, lefts)
+    sides = sides_of(tile)
+    if overlap is not None and at_least("overlap", overlap, 0) > min(sides) // 2:
+        raise ValueError(f"overlap must be at most half of tile, {min(sides) // 2}, got {overlap}")
+    tops, lefts = (
+        tuple(starts(length, side, default_overlap(side) if overlap is None else overlap))
+        for length, side in zip(size, sides, strict=True)
+    )
+    return Grid(size, (min(sides[0], size[0]), min(sides[1], size[1])), tops, lefts)
 
 
 def _weights(length: int, tile: int, begins: Sequence[int]) -> list[Tensor]:
@@ -253,7 +301,7 @@ class Mosaic:
     tiles: dict[Place, Problem]
 
 
-def cut(problem: Problem, tile: int, overlap: int | None = None) -> Mosaic | None:
+def cut(problem: Problem, tile: Tile, overlap: int | None = None) -> Mosaic | None:
     """Cut a problem into tiles; ``None`` if one tile covers it.
 
     The name of a tile is that of the whole image with its row and column. A tile has the corresponding window of each

@@ -18,6 +18,7 @@ from dop_lightning.cli.recover import PRESET_NAMES, parser
 from dop_lightning.images import cost
 from dop_lightning.images.formats import png
 from dop_lightning.images.presets import PRESETS
+from dop_lightning.images.tiles import tile_text
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -140,12 +141,12 @@ def test_presets_are_listed_with_their_time(monkeypatch: pytest.MonkeyPatch) -> 
     text = "\n".join(preset_lines(256))
     assert "presets, with their time for 256×256 pixels in colour on " in text
     found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", text, re.MULTILINE))
-    # iterations × seconds at 128×128 × 4, or × 9 for 4 tiles of 192×192
-    assert found["quick"].strip() == "about 1 minute"
-    assert found["default"].strip() == "about 7 minutes"
+    # iterations × seconds at 128×128 × 4, or × 6.25 for 4 tiles of 160×160
+    assert found["quick"].strip() == "about 40 seconds"
+    assert found["default"].strip() == "about 4 minutes"
     assert found["paper"].strip() == "about 33 hours"
     found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", "\n".join(preset_lines(512)), re.MULTILINE))
-    assert found["default"].strip() == "about 15 minutes"  # 9 tiles of 192×192
+    assert found["default"].strip() == "about 14 minutes"  # 9 tiles of 192×192
 
 
 def test_help_lists_all_presets() -> None:
@@ -171,7 +172,7 @@ def test_non_utf8_paths_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_help_times_the_presets_on_this_machine(dop) -> None:
     said = dop("recover", "--help")
     assert said.status == 0
-    assert re.search(r"quick +width 16, 200 iterations +a\S+ \S+ \w+", said.out)
+    assert re.search(r"quick +width 16, 175 iterations +a\S+ \S+ \w+", said.out)
     assert said.err == ""
 
 
@@ -231,7 +232,7 @@ def test_tiles_if_memory_is_short(folder: Path, dop) -> None:
     assert said.status == 0
     tile = saved()["data"]["init_args"]["tile"]
     assert tile is not None
-    assert f"900×200 pixels in tiles of {tile}×{tile}: about " in said.err
+    assert f"900×200 pixels in tiles of {tile_text(tile)}: about " in said.err
 
 
 @pytest.mark.slow
@@ -283,7 +284,7 @@ def test_a_range_of_other_units_is_refused(folder: Path, dop) -> None:
 def test_free_memory_is_the_default_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (900, 200)).save("photo.png")
     monkeypatch.setattr(cost, "available_memory", lambda device: 2**40)
-    assert config()["data"]["init_args"]["tile"] == 192
+    assert config()["data"]["init_args"]["tile"] == [200, 192]
     assert config("--preset", "best")["data"]["init_args"]["tile"] is None
     monkeypatch.setattr(cost, "available_memory", lambda device: 1400 * 2**20)
     assert config("--preset", "quick", "--width", "64")["data"]["init_args"]["tile"] is not None

@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from dop_lightning.images import tiles as module
-from dop_lightning.images.tiles import CONTEXT, Grid, cover, cut, default_overlap, regions_of, starts
+from dop_lightning.images.tiles import (
+    CONTEXT,
+    WIDE_OVERLAP,
+    Grid,
+    cover,
+    cut,
+    default_overlap,
+    regions_of,
+    smaller_side,
+    starts,
+)
 from dop_lightning.problems.problem import Problem
 
 SIZES = [(8, 8), (37, 51), (64, 64), (301, 450), (1, 100), (65, 64), (100, 9)]
@@ -134,6 +144,40 @@ class TestCut:
         assert mosaic is not None
         assert (0, 0) not in mosaic.tiles
         assert len(mosaic.tiles) == 7
+
+
+def test_tiles_may_be_rectangular() -> None:
+    grid = cover((200, 500), (240, 192))
+    assert (grid.tile, grid.tops, grid.lefts) == ((200, 192), (0,), (0, 154, 308))
+    assert cover((200, 500), [240, 192]) == grid, "as read from YAML"
+    assert cover((500, 500), 160) == cover((500, 500), (160, 160))
+    with pytest.raises(ValueError, match="overlap must be at most half of tile, 8, got 9"):
+        cover((200, 500), (64, 16), 9)
+
+
+@pytest.mark.parametrize(
+    ("tile", "said"),
+    [
+        (7, "tile must be a whole number of at least 8, got 7"),
+        ((64, 7), "tile must be a whole number of at least 8, got 7"),
+        ((64, 64, 3), r"tile must be a whole number or \(height, width\), got \(64, 64, 3\)"),
+        ("64", "tile must be a whole number of at least 8, got '64'"),
+    ],
+)
+def test_other_tiles_are_refused(tile: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        cover((200, 500), tile)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("step", [1, 32])
+def test_smaller_tiles_cover_with_as_many_and_a_wide_overlap(step: int) -> None:
+    for length in range(193, 2000, 7):
+        side = smaller_side(length, 192, step)
+        before, after = (cover((length, 8), each).tops for each in (192, side))
+        assert len(before) == len(after)
+        assert side == 192 or (side < 192 and side % step == 0)
+        if side < 192:
+            assert all(one + side - other >= WIDE_OVERLAP for one, other in pairwise(after))
 
 
 def test_default_overlap_is_limited() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import gc
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from dop_lightning.foundation.units import format_bytes, parse_bytes
 from dop_lightning.images.cost import RecoveryCost, block_length
 from dop_lightning.images.formats import find_images, image_shape
 from dop_lightning.images.presets import PRESETS
+from dop_lightning.images.tiles import Tile, cover, tile_text
 from dop_lightning.runs.folder import saved_settings
 
 PREVIEW_EVERY = 1.0
@@ -39,9 +41,10 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     shapes = [image_shape(path) for path in paths]
     device = torch.device("cuda" if options.device in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
     cost = RecoveryCost(shapes, width, preset, options.precision, device)
-    tile = _tile_side(options, cost)
+    tile = _choose_tile(options, cost)
     alpha = None if options.alpha is None else positive("alpha", options.alpha)
-    block = block_length(max(min(h, tile or h) * min(w, tile or w) for _, h, w in shapes), width, device.type)
+    pixels = max(math.prod(cover((h, w), tile or max(8, h, w)).tile) for _, h, w in shapes)
+    block = block_length(pixels, width, device.type)
     settings = {
         "model": preset.recipe(
             width, options.precision, options.per, options.outliers, alpha, block, options.damage, options.dense
@@ -54,7 +57,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
                 "mask": _matching_files(options.mask),
                 "undamaged": _matching_files(options.undamaged),
                 "value_range": options.range,
-                "tile": tile,
+                "tile": list(tile) if isinstance(tile, tuple) else tile,
                 "seeds": [options.seed],
             },
         },
@@ -86,8 +89,8 @@ def _absolute_path(path: Path) -> str:
     return text
 
 
-def _tile_side(options: argparse.Namespace, cost: RecoveryCost) -> int | None:
-    """Return the side of the tiles, or ``None`` for whole images."""
+def _choose_tile(options: argparse.Namespace, cost: RecoveryCost) -> Tile | None:
+    """Return the size of the tiles, or ``None`` for whole images."""
     limit = None if options.max_memory is None else parse_bytes(options.max_memory)
     if options.tile is not None:
         return cost.check_tile(at_least("tile", options.tile, 8), limit)
@@ -97,12 +100,12 @@ def _tile_side(options: argparse.Namespace, cost: RecoveryCost) -> int | None:
     return cost.choose_tile(limit)
 
 
-def _memory_note(cost: RecoveryCost, tile: int | None) -> str:
+def _memory_note(cost: RecoveryCost, tile: Tile | None) -> str:
     """Return a note about the memory of the run."""
     _, height, width = cost.shapes[0]
     what = f"{width}×{height} pixels" if len(cost.shapes) == 1 else f"{len(cost.shapes)} images"
-    if tile is not None and max(max(shape[1:]) for shape in cost.shapes) > tile:
-        what += f" in tiles of {tile}×{tile}"
+    if tile is not None and any(len(cover(shape[1:], tile).places) > 1 for shape in cost.shapes):
+        what += f" in tiles of {tile_text(tile)}"
     return f"{what}: about {format_bytes(cost.memory(tile))} of memory"
 
 

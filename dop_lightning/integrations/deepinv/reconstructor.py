@@ -16,6 +16,7 @@ from dop_lightning.images.presets import Per, Precision
 from dop_lightning.images.progress import progress_bar
 from dop_lightning.images.restoration import recover_problems
 from dop_lightning.images.settings import Settings
+from dop_lightning.images.tiles import Tile
 from dop_lightning.integrations.deepinv.given import Measurement, measurements
 from dop_lightning.integrations.deepinv.missing import import_deepinv
 from dop_lightning.problems.problem import Problem
@@ -48,7 +49,8 @@ class RobustReconstructor(deepinv.models.Reconstructor):  # type: ignore[name-de
         dense: ``keep`` or ``remove`` dense noise; ``auto`` decides.
         device: device of the computation; by default that of ``y``.
         precision: precision of the network: ``fp32``, ``bf16`` or ``auto``.
-        tile: side of the tiles in pixels, at least 8, if A is the identity or a mask; by default that of the preset.
+        tile: side of the tiles in pixels, or (height, width), at least 8, if A is the identity or a mask; by default
+            chosen by the preset.
         verbose: whether to show a progress bar.
 
     Attributes:
@@ -75,7 +77,7 @@ class RobustReconstructor(deepinv.models.Reconstructor):  # type: ignore[name-de
         dense: Dense = "auto",
         device: str | torch.device | None = None,
         precision: Precision = "auto",
-        tile: int | None = None,
+        tile: Tile | None = None,
         verbose: bool = False,
     ) -> None:
         super().__init__()

@@ -215,9 +215,10 @@ class ImageDataModule(RecoveryDataModule):
         value_range: minimum and maximum clean value in the units of the files, which become 0 and 1; by default the
             range of the type for 8 bits, otherwise estimated from each file, see
             :mod:`dop_lightning.images.formats.value_range`.
-        tile: side of the tiles in pixels in which larger images are recovered, at least 8; ``None`` disables tiles.
-        overlap: minimum overlap of neighbouring tiles in pixels, at most half of ``tile``; by default an eighth of
-            it, at most 64.
+        tile: side in pixels of the tiles in which larger images are recovered, or ``[height, width]``, at least 8;
+            ``None`` disables tiles.
+        overlap: minimum overlap of neighbouring tiles in pixels, at most half of the shorter side; by default an eighth
+            of the height and of the width, at most 64.
         resize: resize with a Lanczos filter: the longer side, or exactly ``[height, width]``.
         crop: crop centrally after resizing: the side of a square, or ``[height, width]``.
         channels: ``as_is``, ``grey`` or ``rgb``.
@@ -247,7 +248,7 @@ class ImageDataModule(RecoveryDataModule):
         truth: str | list[str] | None = None,
         mask: str | list[str] | None = None,
         value_range: tuple[float, float] | None = None,
-        tile: int | None = None,
+        tile: int | tuple[int, int] | None = None,
         overlap: int | None = None,
         resize: int | tuple[int, int] | None = None,
         crop: int | tuple[int, int] | None = None,
