@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from dop_lightning.engine.concurrency import (
     FIRST_LOOKS,
@@ -15,8 +16,10 @@ from dop_lightning.engine.concurrency import (
     has_one_thread,
 )
 from dop_lightning.engine.descent import BatchState
-from dop_lightning.engine.evaluated import EvaluatedBatch
+from dop_lightning.engine.evaluated import Ending, EvaluatedBatch
 from dop_lightning.engine.method import Method
+from dop_lightning.engine.run import Listener, Run
+from dop_lightning.engine.runners import run_batches
 from dop_lightning.engine.state import OutOfMemoryError, State
 from dop_lightning.images.presets import PRESETS
 from dop_lightning.images.tiles import cut
@@ -133,6 +136,39 @@ def test_a_tiny_image_has_the_bits_of_one_thread(threads: int) -> None:
         ConcurrentBatches().advance(at_work, [20, 20])
         signals.append([EvaluatedBatch(state, no_scorer).evaluation.signal for state in at_work])
     assert all(torch.equal(one, other) for one, other in zip(*signals, strict=True))
+
+
+def test_results_of_ending_tiles_are_computed_concurrently(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    probability = BatchState.corruption_probability
+
+    def noting(state: BatchState, k: int, iteration: int) -> Tensor | None:
+        seen.append((threading.current_thread().name, torch.get_num_threads(), torch.is_grad_enabled()))
+        return probability(state, k, iteration)
+
+    class Outcomes(Listener):
+        def __init__(self) -> None:
+            self.maps: list[Tensor] = []
+
+        def on_end(self, run: Run, ending: Ending) -> None:
+            for outcome in ending.outcomes():
+                maps = (outcome.signal, outcome.corruption, outcome.corruption_probability)
+                self.maps.append(torch.stack([each for each in maps if each is not None]))
+
+    monkeypatch.setattr(BatchState, "corruption_probability", noting)
+    found = []
+    for threads in (1, 2):
+        seen.clear()
+        torch.set_num_threads(threads)
+        batches, outcomes = [ProblemBatch([tile]) for tile in tiles()], Outcomes()
+        run_batches(
+            PRESETS["quick"].method(2, "fp32"), batches, 30, block=10, listeners=[outcomes], tau=1.0, alpha=100.0
+        )
+        found.append(torch.stack(outcomes.maps))
+        assert len(seen) == 3, "each once"
+    assert all(name.startswith("tile") for name, _, _ in seen[:2])
+    assert all(count == 1 for _, count, _ in seen)
+    assert torch.equal(*found)
 
 
 def test_tile_without_memory_does_not_affect_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from dop_lightning.engine.method import Method
 from dop_lightning.engine.steps import GradientDescent, Refinement, StepRule
 from dop_lightning.engine.steps.clean_entries.support import first_support
 from dop_lightning.engine.steps.clean_entries.values import FAR_DISTANCE
-from dop_lightning.engine.steps.refinement import CALMER, LIVELIER
+from dop_lightning.engine.steps.refinement import CALMER, LIVELIER, most_error
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import AbsoluteLoss, SquaredLoss
 from dop_lightning.model.operators import BoxBlur
@@ -304,6 +304,15 @@ def test_image_of_noise_is_unchanged() -> None:
     state = make_state(ProblemBatch([Problem("noise", noise, seed=0, data_range=1.0)]))
     state.advance(int(state.memory["refined_from"]) + 11)
     assert torch.equal(state.evaluate().signal[0], noise)
+
+
+def test_error_of_few_held_out_values_is_uncertain() -> None:
+    y = torch.randn(1, 20, 20, generator=torch.Generator().manual_seed(0))
+    clean = (torch.arange(400).view(1, 20, 20) < 100).float()  # few, and the others have arbitrary values
+    bounds = [most_error(y, clean, 0.3, 1.0, number) for number in (4.0, 25.0, 1e12)]
+    assert bounds == pytest.approx([0.1, 0.125, 0.15])
+    impulses = torch.where(clean > 0, y, 1.0)
+    assert most_error(impulses, clean, 0.3, 1.0, 4.0) == pytest.approx(0.27)
 
 
 def test_probability_is_available_once_s_is_dropped() -> None:
