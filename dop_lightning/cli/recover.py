@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
         "--precision",
         choices=["auto", "bf16", "fp32"],
         default="auto",
-        help="precision of the network and of the products in its optimizer; default: %(default)s",
+        help="precision of the network; default: %(default)s",
     )
     return result
 

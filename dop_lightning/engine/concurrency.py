@@ -111,10 +111,10 @@ class ConcurrentBatches:
             [partial(_advance, state, number) for state, number in zip(states, iterations, strict=True)]
         )
 
-    def call(self, states: Sequence[State], functions: Sequence[Callable[[], object]]) -> None:
-        """Call one function per batch: concurrently for the batches that use one thread each, if there are several.
+    def compute_ahead(self, states: Sequence[State], functions: Sequence[Callable[[], object]]) -> None:
+        """Call functions concurrently, one for each batch that uses one thread, if there are several.
 
-        The others are not called. This is for results that are computed when they are needed otherwise.
+        Functions of other batches are not called: their results are computed on access.
         """
         calls = [call for state, call in zip(states, functions, strict=True) if has_one_thread(state)]
         if torch.get_num_threads() > 1 and len(calls) > 1:

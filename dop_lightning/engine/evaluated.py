@@ -3,7 +3,7 @@
 Shapes: K problems of a batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -34,6 +34,7 @@ class EvaluatedBatch:
     def __init__(self, state: State, scorer: Scorers, evaluation: Evaluation | None = None) -> None:
         self.state = state
         self._scorer = scorer
+        self._probabilities: dict[int, Tensor | None] = {}
         if evaluation is not None:
             self.evaluation = evaluation
 
@@ -60,16 +61,19 @@ class EvaluatedBatch:
         seen = self.evaluation
         return self._scorer(self.state).curves(seen.signal, seen.corruption, seen.loss, seen.average)
 
-    @cached_property
-    def probabilities(self) -> list[Tensor | None]:
-        """Probability that each entry is corrupted, per problem; ``None`` if the method does not estimate it."""
-        with threads_of(self.state):
-            return [self.state.corruption_probability(k, self.iteration) for k in range(len(self.state))]
-
     @torch.no_grad()
-    def prepare(self) -> None:
-        """Compute what the outcomes need, apart from scores."""
-        _ = self.evaluation, self.probabilities
+    def prepare(self, which: Iterable[int]) -> None:
+        """Compute what the outcomes of the problems at the positions ``which`` need, apart from scores."""
+        _ = self.evaluation
+        for k in which:
+            self.probability(k, self.iteration)
+
+    def probability(self, k: int, iteration: int) -> Tensor | None:
+        """Return the probability that each entry of problem k is corrupted; ``None`` if the method has none."""
+        if k not in self._probabilities:
+            with threads_of(self.state):
+                self._probabilities[k] = self.state.corruption_probability(k, iteration)
+        return self._probabilities[k]
 
 
 class Ending(EvaluatedBatch):
@@ -95,8 +99,9 @@ class Ending(EvaluatedBatch):
         self.ends = dict(ends)
         self._records = records
         if batch is not None:
+            self._probabilities = batch._probabilities
             self.__dict__.update(
-                {key: batch.__dict__[key] for key in ("evaluation", "scores", "probabilities") if key in batch.__dict__}
+                {key: batch.__dict__[key] for key in ("evaluation", "scores") if key in batch.__dict__}
             )
 
     @property
@@ -130,12 +135,6 @@ class Ending(EvaluatedBatch):
                 signal=seen.signal[k].cpu(),
                 corruption=seen.corruption[k].cpu(),
                 scores=dict(scores[k]),
-                corruption_probability=self._probability(k, record.iteration),
+                corruption_probability=self.probability(k, record.iteration),
                 report=state.report(k),
             )
-
-    def _probability(self, k: int, iteration: int) -> Tensor | None:
-        if "probabilities" in self.__dict__:
-            return self.probabilities[k]
-        with threads_of(self.state):
-            return self.state.corruption_probability(k, iteration)

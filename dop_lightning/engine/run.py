@@ -9,6 +9,7 @@ Shapes: K problems of a batch.
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -105,7 +106,7 @@ class Run:
         self._scorers: WeakKeyDictionary[State, Scorer] = WeakKeyDictionary()
         self._stopping: dict[str, Status] = {}
         self._going_back: dict[str, Mapping[str, Any]] = {}
-        self._abreast = ConcurrentBatches()
+        self._concurrent = ConcurrentBatches()
         self._have_states_changed = False
 
     @property
@@ -198,7 +199,7 @@ class Run:
 
     def _end_finished(self, states: Iterable[State], end: int) -> None:
         """Let finished problems leave the batches that are at iteration ``end``."""
-        ending: list[EvaluatedBatch] = []
+        batches: list[EvaluatedBatch] = []
         for state in states:
             if state.iteration != end:
                 continue
@@ -207,9 +208,9 @@ class Run:
                 self.records[name].ended = True
                 self.stop(name, status)
             if not self._stopping.keys().isdisjoint(state.problems.names):
-                ending.append(EvaluatedBatch(state, self.scorer))
-        self._prepare(ending)
-        for batch in ending:
+                batches.append(EvaluatedBatch(state, self.scorer))
+        self._prepare(batches)
+        for batch in batches:
             self._end_stopped(batch.state, batch)
 
     def block_end(self, start: int) -> int:
@@ -232,7 +233,7 @@ class Run:
         for listener in self.listeners:
             listener.on_turn(self, turn)
         before, begins = time.perf_counter(), [state.iteration for state in turn]
-        advanced = self._abreast.advance(turn, [max(0, end - begin) for begin in begins])
+        advanced = self._concurrent.advance(turn, [max(0, end - begin) for begin in begins])
         if len(self.states) > 1:
             for state in turn:
                 state.release()
@@ -281,27 +282,31 @@ class Run:
         for turn in concurrent_groups(due, torch.get_num_threads()):
             batches = [EvaluatedBatch(state, self.scorer) for state in turn]
             if last:
+                for name in (name for batch in batches for name in batch.problems.names):
+                    self._stopping.setdefault(name, "done")
                 self._prepare(batches)
             for batch in batches:
-                self._evaluate_batch(batch, last, end)
+                self._evaluate_batch(batch, end)
         self._notify_changes()
         for listener in self.listeners:
             listener.on_evaluated(self)
 
     def _prepare(self, batches: Sequence[EvaluatedBatch]) -> None:
-        """Compute the results of ending batches concurrently, if several of them use one thread each."""
-        self._abreast.call([batch.state for batch in batches], [batch.prepare for batch in batches])
+        """Compute the results of stopped problems concurrently, if several batches use one thread each."""
+        self._concurrent.compute_ahead(
+            [batch.state for batch in batches],
+            [
+                partial(batch.prepare, [k for k, name in enumerate(batch.problems.names) if name in self._stopping])
+                for batch in batches
+            ],
+        )
 
-    def _evaluate_batch(self, batch: EvaluatedBatch, last: bool, end: int) -> None:
-        """Notify the listeners of an evaluation of a batch; if last, end its problems."""
-        names = batch.problems.names
-        for name in names:
+    def _evaluate_batch(self, batch: EvaluatedBatch, end: int) -> None:
+        """Notify the listeners of an evaluation of a batch, and end its stopped problems."""
+        for name in batch.problems.names:
             self.records[name].evaluated = end
         for listener in self.listeners:
             listener.on_evaluation(self, batch)
-        if last:
-            for name in names:
-                self._stopping.setdefault(name, "done")
         self._end_stopped(batch.state, batch)
 
     # ---------------------------------------------------------------------------------------------- ends of problems

@@ -193,8 +193,7 @@ class RecoveryCost:
             ValueError: even the smallest tiles do not fit.
         """
         free = limit or round(MEMORY_FRACTION * available_memory(self.device))
-        _, height, width = max(self.shapes, key=lambda shape: max(shape[1:]))
-        wanted = self.preset.tile_for((height, width))
+        wanted = self._wanted_tile()
         if wanted is not None and self.memory(wanted) <= free:
             return wanted
         tiles: tuple[int | None, ...] = (None, *TILES)
@@ -202,6 +201,15 @@ class RecoveryCost:
             tiles = tuple(tile for tile in FILTER_TILES if tile < min(sides_of(wanted)))
         arguments = (self.shapes, self.width, self.bf16, free)
         return choose_tile(*arguments, tiles=tiles, fused=self.fused, threads=self.threads, name=self.option)
+
+    def _wanted_tile(self) -> Tile | None:
+        """Return the tiles of the preset regardless of the memory; square ones if images would have different ones."""
+        _, height, width = max(self.shapes, key=lambda shape: max(shape[1:]))
+        wanted = self.preset.tile_for((height, width))
+        if wanted is None or not self.preset.has_network:
+            return wanted
+        agree = all(self.preset.tile_for((h, w)) == wanted for _, h, w in self.shapes)
+        return wanted if agree else self.preset.tile
 
     def check_tile(self, tile: Tile | None, limit: int | None) -> Tile | None:
         """Return the requested tiles if they fit.

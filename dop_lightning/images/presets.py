@@ -12,7 +12,7 @@ from dop_lightning.engine.steps import Dense, Refinement
 from dop_lightning.engine.steps.clean_entries import Sign, check_damage
 from dop_lightning.engine.steps.clean_entries.joint import Per
 from dop_lightning.foundation.checks import at_least, one_of
-from dop_lightning.images.tiles import Size, Tile, cheapest_tile, smaller_side
+from dop_lightning.images.tiles import MIN_TILE, Size, Tile, cheapest_tile, trimmed_side
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import SkipUNet
@@ -94,7 +94,9 @@ class Preset:
         if not self.has_network:
             return cheapest_tile(size, MAX_TILE)
         most = int(LARGE * self.tile)
-        height, width = (side if side <= most else smaller_side(side, self.tile, NETWORK_STEP) for side in size)
+        height, width = (
+            max(side, MIN_TILE) if side <= most else trimmed_side(side, self.tile, NETWORK_STEP) for side in size
+        )
         return height if height == width else (height, width)
 
     def recipe(
@@ -112,7 +114,7 @@ class Preset:
 
         Args:
             width: channels of the network, at least 1; by default :attr:`width`.
-            precision: precision of the network, and of the products in its optimizer.
+            precision: precision of the network, and of the products in its optimizer that are not compiled.
             per: whether corruption is detected per entry (each channel of a pixel) or per pixel; ``auto`` estimates it.
             outliers: sign of the outliers.
             alpha: ratio of the learning rates, positive; by default :attr:`alpha`.

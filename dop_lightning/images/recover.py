@@ -122,8 +122,8 @@ def recover_image(
             free memory.
         device: ``auto`` (the GPU of the tensor, otherwise a GPU if available), ``cpu``, ``gpu``, or a torch device such
             as ``cuda:1``.
-        precision: precision of the network and of the products in its optimizer: ``fp32``, ``bf16``, or ``auto``, which
-            is bf16 if the processor supports it in hardware.
+        precision: precision of the network and of the products in its optimizer that are not compiled: ``fp32``,
+            ``bf16``, or ``auto``, which is bf16 if the processor supports it in hardware.
         progress: whether to show a progress bar; by default in notebooks and on terminals. Notebooks with ipywidgets
             (the extra ``notebook``) also show the current result.
 

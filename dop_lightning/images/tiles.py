@@ -32,7 +32,10 @@ MAX_DEFAULT_OVERLAP = 64
 
 
 WIDE_OVERLAP = 48
-"""Overlap in pixels beyond which larger tiles do not improve the result: see docs/performance.md."""
+"""Overlap in pixels that is kept when tiles are made smaller."""
+
+MIN_TILE = 8
+"""Minimum side of a tile in pixels."""
 
 
 def default_overlap(tile: int) -> int:
@@ -47,10 +50,10 @@ def sides_of(tile: Tile) -> Size:
         ValueError: a side is less than 8, or there are not two of them.
     """
     if not isinstance(tile, list | tuple):
-        return (at_least("tile", tile, 8),) * 2
+        return (at_least("tile", tile, MIN_TILE),) * 2
     if len(tile) != 2:
         raise ValueError(f"tile must be a whole number or (height, width), got {tile}")
-    return at_least("tile", tile[0], 8), at_least("tile", tile[1], 8)
+    return at_least("tile", tile[0], MIN_TILE), at_least("tile", tile[1], MIN_TILE)
 
 
 def tile_text(tile: Tile) -> str:
@@ -76,7 +79,7 @@ def smallest_tile(length: int, tile: int) -> int:
     return math.ceil((length + (count - 1) * overlap) / count)
 
 
-def smaller_side(length: int, tile: int, step: int) -> int:
+def trimmed_side(length: int, tile: int, step: int) -> int:
     """Return the side of tiles that cover a length as ``tile`` does, in the same number, without surplus overlap.
 
     Args:
@@ -84,7 +87,7 @@ def smaller_side(length: int, tile: int, step: int) -> int:
         tile: maximum side of a tile.
         step: the result is a multiple of it, or ``tile``.
 
-    >>> smaller_side(256, 192, 32), smaller_side(375, 192, 32), smaller_side(512, 192, 32)
+    >>> trimmed_side(256, 192, 32), trimmed_side(375, 192, 32), trimmed_side(512, 192, 32)
     (160, 160, 192)
     """
     count = len(starts(length, tile, default_overlap(tile)))

@@ -1,5 +1,6 @@
 """Options of ``dop recover``: config, tiles, memory, presets, masks and ranges."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -233,6 +234,18 @@ def test_tiles_if_memory_is_short(folder: Path, dop) -> None:
     tile = saved()["data"]["init_args"]["tile"]
     assert tile is not None
     assert f"900×200 pixels in tiles of {tile_text(tile)}: about " in said.err
+
+
+def test_rectangular_tiles_are_chosen_and_resumed(folder: Path, dop) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 250), dtype=np.uint8)
+    Image.fromarray(pixels).save("wide.png")
+    for iterations in ("1", "2"):
+        said = dop("recover", "wide.png", "--out", "out", "--iterations", iterations, "--width", "2")
+        assert said.status == 0, said.err
+        assert "250×40 pixels in tiles of 160×40: about " in said.err
+        assert "1 problem in 2 parts" in said.err
+    assert saved()["data"]["init_args"]["tile"] == [40, 160]
+    assert json.loads(Path("out/wide/result.json").read_text())["iterations"] == 2
 
 
 @pytest.mark.slow

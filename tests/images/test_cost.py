@@ -57,6 +57,23 @@ class TestChooseTile:
             choose_tile([LARGE], 64, False, 100 * 2**20)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "tile"),
+    [
+        ([(200, 1000)], (200, 192)),
+        ([(200, 1000)] * 2, (200, 192)),
+        ([(20, 2000), (1000, 1000)], 192),
+        ([(240, 1000), (1000, 240)], 192),
+        ([(375, 375), (340, 340)], 192),
+        ([(256, 256), (200, 200)], 192),
+        ([(200, 200), (100, 100)], None),
+    ],
+)
+def test_images_of_different_sizes_get_square_tiles(sizes: list[tuple[int, int]], tile: object) -> None:
+    cost = RecoveryCost([(3, h, w) for h, w in sizes], 32, PRESETS["default"], "fp32", torch.device("cpu"))
+    assert cost.choose_tile(64 * GIB) == tile
+
+
 def test_filter_needs_less_memory_than_a_network() -> None:
     photograph = (3, 3000, 4000)
     needs = [run_memory([photograph], width, False, 512) for width in (0, 8)]

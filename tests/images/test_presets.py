@@ -19,6 +19,7 @@ from dop_lightning.images.tiles import Tile, cover
         ("default", (400, 240), (192, 240)),
         ("default", (512, 512), 192),
         ("quick", (4000, 4000), 192),
+        ("quick", (4, 300), (8, 192)),
         ("best", (4000, 4000), None),
         ("instant", (640, 640), None),
         ("instant", (700, 700), 382),

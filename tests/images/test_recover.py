@@ -477,3 +477,19 @@ def test_an_outlier_of_any_size_changes_no_other_value() -> None:
         image[3, 4] = outlier
         results.append(recover_image(image, preset="instant", progress=False, device="cpu").image)
     assert (results[0] == results[1]).all()
+
+
+def test_tiles_may_be_rectangular() -> None:
+    image = clean(24, 40)
+    whole, rows = (recover_image(image, progress=False, **TINY, tile=tile) for tile in (64, (24, 64)))
+    assert np.array_equal(whole.image, rows.image)
+    squares, columns = (recover_image(image, progress=False, **TINY, tile=tile) for tile in (24, (24, 24)))
+    assert np.array_equal(squares.image, columns.image)
+    with pytest.raises(ValueError, match="tile must be a whole number of at least 8, got 4"):
+        recover_image(image, progress=False, **TINY, tile=(24, 4))
+
+
+@pytest.mark.parametrize("size", [(4, 250), (250, 7)])
+def test_narrow_images_are_divided_lengthwise(size: tuple[int, int]) -> None:
+    found = recover_image(clean(*size), progress=False, **TINY)
+    assert found.image.shape == (*size, 3)

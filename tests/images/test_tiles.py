@@ -14,8 +14,8 @@ from dop_lightning.images.tiles import (
     cut,
     default_overlap,
     regions_of,
-    smaller_side,
     starts,
+    trimmed_side,
 )
 from dop_lightning.problems.problem import Problem
 
@@ -172,7 +172,7 @@ def test_other_tiles_are_refused(tile: object, said: str) -> None:
 @pytest.mark.parametrize("step", [1, 32])
 def test_smaller_tiles_cover_with_as_many_and_a_wide_overlap(step: int) -> None:
     for length in range(193, 2000, 7):
-        side = smaller_side(length, 192, step)
+        side = trimmed_side(length, 192, step)
         before, after = (cover((length, 8), each).tops for each in (192, side))
         assert len(before) == len(after)
         assert side == 192 or (side < 192 and side % step == 0)

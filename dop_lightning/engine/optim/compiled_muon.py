@@ -1,6 +1,6 @@
 """Steps of Muon on the kernels of narrow networks, compiled: on a CPU several times as fast as PyTorch operations.
 
-Those are a hundred short operations, in which several threads mostly wait for each other.
+Those are many short operations, in which several threads mostly wait for each other.
 """
 
 import ctypes
@@ -9,16 +9,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dop_lightning.foundation.checks import at_least
 from dop_lightning.foundation.native.compiled import library
 
 MAX_SIDE = 64
 """Maximum shorter side of a kernel as a matrix. For larger matrices, the products of PyTorch are faster."""
 
+MAX_LENGTH = 4096
+"""Maximum longer side. Rounding errors of the Gram matrix, a sum over this side, grow with it."""
+
 
 def can_step(kernels: Sequence[Tensor]) -> bool:
     """Return whether :func:`step` supports these parameters, and is faster.
 
-    They must be in float32 on the CPU, contiguous or channels last, with a shorter side of at most :data:`MAX_SIDE`.
+    They must be in float32 on the CPU, contiguous or channels last, and as matrices have sides of at most
+    :data:`MAX_SIDE` and :data:`MAX_LENGTH`.
     """
     are_supported = all(p.dtype == torch.float32 and p.device.type == "cpu" and _is_narrow(p) for p in kernels)
     return are_supported and library() is not None
@@ -26,7 +31,10 @@ def can_step(kernels: Sequence[Tensor]) -> bool:
 
 def _is_narrow(p: Tensor) -> bool:
     """Return whether p is a narrow matrix, outputs × other dimensions, in one of PyTorch's memory layouts."""
-    if p.numel() == 0 or min(p.shape[0], p.numel() // p.shape[0]) > MAX_SIDE:
+    if p.numel() == 0:
+        return False
+    shorter, longer = sorted((p.shape[0], p.numel() // p.shape[0]))
+    if shorter > MAX_SIDE or longer > MAX_LENGTH:
         return False
     return p.is_contiguous() or p.movedim(1, -1).is_contiguous()
 
@@ -49,8 +57,12 @@ def step(
         averages: averages of their gradients.
         lr: η.
         momentum: decay of the averages.
-        rounds: number of Newton–Schulz steps, from 1 to 5; more would amplify rounding errors.
+        rounds: number of Newton–Schulz steps, at least 1. More than 5 would amplify rounding errors.
+
+    Raises:
+        ValueError: ``rounds`` is less than 1.
     """
+    at_least("rounds", rounds, 1)
     found = library()
     assert found is not None
     own = [_like(gradient, p) for p, gradient in zip(kernels, gradients, strict=True)]

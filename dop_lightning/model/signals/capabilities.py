@@ -54,7 +54,7 @@ class Guided(Protocol):
     def guide_by(self, estimates: Tensor) -> None:
         """Replace a part of the random inputs by estimates ``(K, *n)``.
 
-        The array is read at each iteration, and may change between iterations.
+        The array may be changed between iterations, in place and by operations of PyTorch, which count its changes.
         """
 
 

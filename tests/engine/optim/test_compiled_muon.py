@@ -12,7 +12,7 @@ from tests.suites.part import draw
 
 pytestmark = pytest.mark.skipif(library() is None, reason="needs a C++ compiler")
 
-SHAPES = [(32, 288), (32, 324), (32, 32), (4, 32), (64, 500), (288, 32), (1, 7), (5, 1)]
+SHAPES = [(32, 288), (32, 4096), (32, 324), (32, 32), (4, 32), (64, 500), (288, 32), (1, 7), (5, 1)]
 
 
 def decaying(shape: tuple[int, int], decay: float) -> Tensor:
@@ -42,6 +42,11 @@ def test_step_is_the_orthogonalised_gradient(shape: tuple[int, int], decay: floa
 def test_scale_of_the_gradient_does_not_matter(scale: float) -> None:
     gradient = draw(1, (16, 40), torch.float64)
     torch.testing.assert_close(stepped(scale * gradient), stepped(gradient), rtol=1e-4, atol=1e-4)
+
+
+def test_number_of_rounds_is_checked() -> None:
+    with pytest.raises(ValueError, match="rounds must be a whole number of at least 1, got 0"):
+        compiled_muon.step([torch.zeros(2, 2)], [torch.ones(2, 2)], [torch.zeros(2, 2)], 0.1, 0.9, 0)
 
 
 def test_kernel_without_gradient_stays() -> None:
@@ -105,6 +110,8 @@ def test_number_of_threads_does_not_change_the_result() -> None:
         (torch.zeros(8, 4, 3, 3).to(memory_format=torch.channels_last), True),
         (torch.zeros(500, 64), True),
         (torch.zeros(500, 65), False),
+        (torch.zeros(32, 4096), True),
+        (torch.zeros(32, 4097), False),
         (torch.zeros(8, 4, dtype=torch.float64), False),
         (torch.zeros(8, 4, dtype=torch.bfloat16), False),
         (torch.zeros(8, 4).T, False),

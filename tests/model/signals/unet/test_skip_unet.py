@@ -255,6 +255,9 @@ def test_guide_is_in_the_first_channels_of_the_input(perturbation: float) -> Non
     kept = after.clone()
     guided.release()  # inputs may be drawn again
     assert torch.equal(guided._perturbed(1, 5), kept)
+    with torch.inference_mode():
+        before_change = guided._perturbed(1, 5).clone()
+    assert torch.equal(before_change, kept)
     guides.zero_()  # what is changed in it counts
     assert not torch.equal(guided._perturbed(1, 5), kept)
 
