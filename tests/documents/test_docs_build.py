@@ -19,7 +19,6 @@ INTERNAL = {
     *("foundation.plotting", "foundation.quiet", "foundation.readers", "foundation.spread", "foundation.thread_count"),
     *("foundation.user_paths", "foundation.yaml_size", "foundation.checksums", "foundation.saved_state"),
     "foundation.collection",
-    "engine.optim.compiled_muon",
     *("foundation.interrupts", "foundation.tracebacks", "problems.deferred"),
     *(
         "foundation.launched",
