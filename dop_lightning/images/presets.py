@@ -12,11 +12,10 @@ from dop_lightning.engine.steps import Dense, Refinement
 from dop_lightning.engine.steps.clean_entries import Sign, check_damage
 from dop_lightning.engine.steps.clean_entries.joint import Per
 from dop_lightning.foundation.checks import at_least, one_of
-from dop_lightning.images.tiles import MIN_TILE, Size, Tile, cheapest_tile, trimmed_side
+from dop_lightning.images.tiles import MIN_TILE, Size, Tile, cheapest_tile
 from dop_lightning.model.corruption import HadamardCorruption, PixelCorruption
 from dop_lightning.model.losses import SquaredLoss
 from dop_lightning.model.signals import SkipUNet
-from dop_lightning.model.signals.unet.skip_network import SCALES
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -53,8 +52,7 @@ class Preset:
         tile: maximum side of the tiles for images whose larger side exceeds it by more than a quarter; ``None``
             recovers images whole. A network of 32 channels represents a photograph of 192×192 pixels well, but not one
             of 512×512. The other side of such an image is divided only if it also exceeds ``tile`` by more than a
-            quarter. Tiles are smaller if they still overlap by :data:`~dop_lightning.images.tiles.WIDE_OVERLAP` pixels.
-            Without a network, they have sides of up to :data:`~dop_lightning.engine.instant.MAX_TILE` pixels.
+            quarter. Without a network, tiles have sides of up to :data:`~dop_lightning.engine.instant.MAX_TILE` pixels.
     """
 
     width: int
@@ -94,9 +92,7 @@ class Preset:
         if not self.has_network:
             return cheapest_tile(size, MAX_TILE)
         most = int(LARGE * self.tile)
-        height, width = (
-            max(side, MIN_TILE) if side <= most else trimmed_side(side, self.tile, NETWORK_STEP) for side in size
-        )
+        height, width = (max(side, MIN_TILE) if side <= most else self.tile for side in size)
         return height if height == width else (height, width)
 
     def recipe(
@@ -183,9 +179,6 @@ class Preset:
 
 LARGE = 1.25
 """Images whose larger side is at most this multiple of the tile side are recovered whole."""
-
-NETWORK_STEP = 2**SCALES
-"""Networks compute images of multiples of this side."""
 
 PRESETS = {
     "instant": Preset(0, 1, None, True, "without a network", tile=512),

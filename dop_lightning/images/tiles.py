@@ -31,9 +31,6 @@ MAX_DEFAULT_OVERLAP = 64
 """Maximum default overlap in pixels."""
 
 
-WIDE_OVERLAP = 48
-"""Overlap in pixels that is kept when tiles are made smaller."""
-
 MIN_TILE = 8
 """Minimum side of a tile in pixels."""
 
@@ -77,22 +74,6 @@ def smallest_tile(length: int, tile: int) -> int:
     overlap = default_overlap(tile)
     count = max(2, math.ceil((length - overlap) / (tile - overlap)))
     return math.ceil((length + (count - 1) * overlap) / count)
-
-
-def trimmed_side(length: int, tile: int, step: int) -> int:
-    """Return the side of tiles that cover a length as ``tile`` does, in the same number, without surplus overlap.
-
-    Args:
-        length: pixels of the side of the image.
-        tile: maximum side of a tile.
-        step: the result is a multiple of it, or ``tile``.
-
-    >>> trimmed_side(256, 192, 32), trimmed_side(375, 192, 32), trimmed_side(512, 192, 32)
-    (160, 160, 192)
-    """
-    count = len(starts(length, tile, default_overlap(tile)))
-    side = math.ceil((length + (count - 1) * WIDE_OVERLAP) / count)
-    return min(tile, math.ceil(side / step) * step)
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:

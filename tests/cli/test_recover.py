@@ -142,9 +142,9 @@ def test_presets_are_listed_with_their_time(monkeypatch: pytest.MonkeyPatch) -> 
     text = "\n".join(preset_lines(256))
     assert "presets, with their time for 256×256 pixels in colour on " in text
     found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", text, re.MULTILINE))
-    # iterations × seconds at 128×128 × 4, or × 6.25 for 4 tiles of 160×160
-    assert found["quick"].strip() == "about 40 seconds"
-    assert found["default"].strip() == "about 4 minutes"
+    # iterations × seconds at 128×128 × 4, or × 9 for 4 tiles of 192×192
+    assert found["quick"].strip() == "about 1 minute"
+    assert found["default"].strip() == "about 6 minutes"
     assert found["paper"].strip() == "about 33 hours"
     found = dict(re.findall(r"^  (\w+) .*(about .*?)   ", "\n".join(preset_lines(512)), re.MULTILINE))
     assert found["default"].strip() == "about 14 minutes"  # 9 tiles of 192×192
@@ -242,9 +242,9 @@ def test_rectangular_tiles_are_chosen_and_resumed(folder: Path, dop) -> None:
     for iterations in ("1", "2"):
         said = dop("recover", "wide.png", "--out", "out", "--iterations", iterations, "--width", "2")
         assert said.status == 0, said.err
-        assert "250×40 pixels in tiles of 160×40: about " in said.err
+        assert "250×40 pixels in tiles of 192×40: about " in said.err
         assert "1 problem in 2 parts" in said.err
-    assert saved()["data"]["init_args"]["tile"] == [40, 160]
+    assert saved()["data"]["init_args"]["tile"] == [40, 192]
     assert json.loads(Path("out/wide/result.json").read_text())["iterations"] == 2
 
 

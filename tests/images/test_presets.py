@@ -13,8 +13,8 @@ from dop_lightning.images.tiles import Tile, cover
     ("preset", "size", "tile"),
     [
         ("default", (240, 240), None),
-        ("default", (256, 256), 160),
-        ("default", (256, 375), 160),
+        ("default", (256, 256), 192),
+        ("default", (256, 375), 192),
         ("default", (200, 1000), (200, 192)),
         ("default", (400, 240), (192, 240)),
         ("default", (512, 512), 192),

@@ -6,17 +6,7 @@ import pytest
 import torch
 
 from dop_lightning.images import tiles as module
-from dop_lightning.images.tiles import (
-    CONTEXT,
-    WIDE_OVERLAP,
-    Grid,
-    cover,
-    cut,
-    default_overlap,
-    regions_of,
-    starts,
-    trimmed_side,
-)
+from dop_lightning.images.tiles import CONTEXT, Grid, cover, cut, default_overlap, regions_of, starts
 from dop_lightning.problems.problem import Problem
 
 SIZES = [(8, 8), (37, 51), (64, 64), (301, 450), (1, 100), (65, 64), (100, 9)]
@@ -167,17 +157,6 @@ def test_tiles_may_be_rectangular() -> None:
 def test_other_tiles_are_refused(tile: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         cover((200, 500), tile)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("step", [1, 32])
-def test_smaller_tiles_cover_with_as_many_and_a_wide_overlap(step: int) -> None:
-    for length in range(193, 2000, 7):
-        side = trimmed_side(length, 192, step)
-        before, after = (cover((length, 8), each).tops for each in (192, side))
-        assert len(before) == len(after)
-        assert side == 192 or (side < 192 and side % step == 0)
-        if side < 192:
-            assert all(one + side - other >= WIDE_OVERLAP for one, other in pairwise(after))
 
 
 def test_default_overlap_is_limited() -> None:
