@@ -282,8 +282,9 @@ class Run:
         for turn in concurrent_groups(due, torch.get_num_threads()):
             batches = [EvaluatedBatch(state, self.scorer) for state in turn]
             if last:
-                for name in (name for batch in batches for name in batch.problems.names):
-                    self._stopping.setdefault(name, "done")
+                for batch in batches:
+                    for name in batch.problems.names:
+                        self._stopping.setdefault(name, "done")
                 self._prepare(batches)
             for batch in batches:
                 self._evaluate_batch(batch, end)

@@ -15,7 +15,7 @@ from dop_lightning.engine.roster import TILES_AT_WORK
 from dop_lightning.foundation.machine import available_memory, has_bfloat16_units
 from dop_lightning.foundation.units import format_bytes
 from dop_lightning.images.presets import Precision, Preset
-from dop_lightning.images.tiles import Tile, cover, sides_of, tile_text
+from dop_lightning.images.tiles import MIN_TILE, Tile, cover, sides_of, tile_text
 from dop_lightning.model.signals.unet import kernels
 from dop_lightning.model.signals.unet.skip_network import working_size
 
@@ -74,7 +74,7 @@ def run_memory(
     kept, working = 0.0, 0.0
     parts: list[float] = []  # bytes of each tile or whole image with a network; they iterate in turn
     for c, h, w in shapes:
-        grid = cover((h, w), tile or max(8, h, w))
+        grid = cover((h, w), tile or max(MIN_TILE, h, w))
         if width == 0:
             kept += c * len(grid.places) * math.prod(grid.tile) * BYTES_OF_FILTER["tile"]
             kept += c * h * w * BYTES_OF_FILTER["whole"]

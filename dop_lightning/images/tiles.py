@@ -30,7 +30,6 @@ TILES = "tiles"
 MAX_DEFAULT_OVERLAP = 64
 """Maximum default overlap in pixels."""
 
-
 MIN_TILE = 8
 """Minimum side of a tile in pixels."""
 

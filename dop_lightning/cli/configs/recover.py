@@ -19,7 +19,7 @@ from dop_lightning.foundation.units import format_bytes, parse_bytes
 from dop_lightning.images.cost import RecoveryCost, block_length
 from dop_lightning.images.formats import find_images, image_shape
 from dop_lightning.images.presets import PRESETS
-from dop_lightning.images.tiles import Tile, cover, tile_text
+from dop_lightning.images.tiles import MIN_TILE, Tile, cover, tile_text
 from dop_lightning.runs.folder import saved_settings
 
 PREVIEW_EVERY = 1.0
@@ -43,7 +43,7 @@ def config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     cost = RecoveryCost(shapes, width, preset, options.precision, device)
     tile = _choose_tile(options, cost)
     alpha = None if options.alpha is None else positive("alpha", options.alpha)
-    pixels = max(math.prod(cover((h, w), tile or max(8, h, w)).tile) for _, h, w in shapes)
+    pixels = max(math.prod(cover((h, w), tile or max(MIN_TILE, h, w)).tile) for _, h, w in shapes)
     block = block_length(pixels, width, device.type)
     settings = {
         "model": preset.recipe(
@@ -93,7 +93,7 @@ def _choose_tile(options: argparse.Namespace, cost: RecoveryCost) -> Tile | None
     """Return the size of the tiles, or ``None`` for whole images."""
     limit = None if options.max_memory is None else parse_bytes(options.max_memory)
     if options.tile is not None:
-        return cost.check_tile(at_least("tile", options.tile, 8), limit)
+        return cost.check_tile(at_least("tile", options.tile, MIN_TILE), limit)
     if saved := saved_settings(options.out, "data", "init_args"):
         # a resumed run keeps its tiles, regardless of the memory that is free now
         return cost.check_tile(saved.get("tile"), limit)
